@@ -1,0 +1,4 @@
+//! pgkeep keeps a PostgreSQL cluster recoverable, and proves it.
+//!
+//! Modules are floors: imports go downward only (`docs/architecture.md`; `tests/floors.rs` enforces it).
+
