@@ -2,3 +2,5 @@
 //!
 //! Modules are floors: imports go downward only (`docs/architecture.md`; `tests/floors.rs` enforces it).
 
+pub mod domain;
+pub mod failpoint;

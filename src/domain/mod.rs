@@ -1,0 +1,14 @@
+//! Floor 0: pure values. No I/O, no clock, no chance: what changes with time or luck is an argument.
+
+pub mod ambient;
+pub mod archive;
+pub mod chunk;
+pub mod connection;
+pub mod failure;
+pub mod id;
+pub mod inventory;
+pub mod key;
+pub mod manifest;
+pub mod observer;
+pub mod selector;
+pub mod verification;

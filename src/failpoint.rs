@@ -1,0 +1,39 @@
+//! Named places where a test kills the process, to prove what a crash there leaves.
+//!
+//! Floor 0. In builds with debug assertions `PGKEEP_FAILPOINT=<name>` makes the process end itself with
+//! SIGKILL at that place; in release builds the calls are empty. The test walks [`ALL`] and fails on a
+//! name that is never reached.
+
+/// The environment variable that names the place.
+pub const VARIABLE: &str = "PGKEEP_FAILPOINT";
+
+/// Every place, in the order of the story that reaches it.
+pub const ALL: &[&str] = &[
+    "snapshot.intent-put",
+    "snapshot.chunks-put",
+    "snapshot.chunks-seen",
+    "snapshot.list-put",
+    "snapshot.signature-put",
+    "snapshot.manifest-put",
+    "snapshot.done-put",
+    "restore.spooled",
+    "restore.scratch-created",
+    "restore.loaded",
+    "restore.checked",
+    "restore.before-rename",
+    "restore.live-renamed",
+    "restore.copy-renamed",
+    "restore.swapped",
+];
+
+/// Ends the process here if the environment asks for it.
+#[inline]
+pub fn hit(name: &'static str) {
+    debug_assert!(ALL.contains(&name), "failpoint {name} is not listed");
+    #[cfg(debug_assertions)]
+    if std::env::var_os(VARIABLE).is_some_and(|wanted| wanted == name) {
+        let me = rustix::process::getpid();
+        let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+        std::thread::park();
+    }
+}
