@@ -2,5 +2,6 @@
 //!
 //! Modules are floors: imports go downward only (`docs/architecture.md`; `tests/floors.rs` enforces it).
 
+pub mod codec;
 pub mod domain;
 pub mod failpoint;

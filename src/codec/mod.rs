@@ -1,0 +1,16 @@
+//! Floor 1: bytes to sealed bytes and back; what they are called, and who vouches for them.
+//!
+//! One vendor, one file: only [`cut`] names fastcdc, [`hash`] BLAKE3, [`compress`] zstd, [`encrypt`] age,
+//! [`sign`] Ed25519 and BLAKE2, [`text`] base64, [`random`] the system's source of chance. Nothing here
+//! reads files or talks to a store.
+
+pub mod compress;
+pub mod cut;
+pub mod encrypt;
+pub mod hash;
+pub mod kit;
+pub mod random;
+pub mod seal;
+pub mod sign;
+pub mod text;
+pub mod writer_key;
