@@ -5,3 +5,4 @@
 pub mod codec;
 pub mod domain;
 pub mod failpoint;
+pub mod store;

@@ -1,0 +1,118 @@
+//! Floor 1: where objects lie.
+//!
+//! A store holds immutable objects under keys. What is asked of it is little, so that every S3-compatible
+//! service can serve: read after write and list after write. No clock of its own is trusted and no
+//! conditional put is needed (REMOVAL.md). Every implementation passes one suite, [`contract`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::key::ObjectKey;
+
+pub mod contract;
+pub mod faulty;
+pub mod local;
+pub mod memory;
+
+/// Why a store call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The object is not there.
+    #[error("no object `{0}`")]
+    NotFound(ObjectKey),
+    /// The name is taken by other content: names are used once.
+    #[error("object `{0}` exists with other content")]
+    Exists(ObjectKey),
+    /// The repository's place is not there at all.
+    #[error("no repository at {0}")]
+    Missing(String),
+    /// The operating system or the network said no.
+    #[error("{action} `{key}`")]
+    Io {
+        /// Such as `cannot write`.
+        action: &'static str,
+        /// The object, prefix or path.
+        key: String,
+        /// What it said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A failure that a test ordered.
+    #[error("injected fault at `{0}`")]
+    Injected(String),
+}
+
+impl StoreError {
+    /// Whether the object is simply not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound(_))
+    }
+}
+
+impl Failure for StoreError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Store
+    }
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotFound(_) => "the repository may be damaged or incomplete".to_owned(),
+            Self::Exists(_) => {
+                "an object is never overwritten; two writers used one name".to_owned()
+            }
+            Self::Missing(_) => {
+                "check the address, or create the repository with `pgkeep init`".to_owned()
+            }
+            Self::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "check the owner and mode of the repository directory".to_owned()
+                }
+                std::io::ErrorKind::StorageFull => "free some space and run it again".to_owned(),
+                _ => "check that the store can be reached and written".to_owned(),
+            },
+            Self::Injected(_) => "this is a test".to_owned(),
+        })
+    }
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectMeta {
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// The seam. Calls may run at once in any number; each is complete or has failed.
+#[async_trait]
+pub trait ObjectStore: Send + Sync + fmt::Debug {
+    /// Stores `bytes` under `key`, durably: when this returns, a power cut loses nothing of it.
+    ///
+    /// The same content under the same key is success; other content is [`StoreError::Exists`] where the
+    /// store can tell. After an error the object may be there whole, or not at all, never in part.
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// The whole object.
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, StoreError>;
+
+    /// All objects whose key begins with `prefix` (a plain string prefix, often ending in `/`), in no
+    /// promised order. What was put before the call is in it.
+    fn list(&self, prefix: &str) -> BoxStream<'_, Result<ObjectMeta, StoreError>>;
+
+    /// Removes the object; that it is not there is success.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// How many calls are worth having in flight at once.
+    fn concurrency(&self) -> usize;
+
+    /// The address, without secrets, for messages.
+    fn address(&self) -> String;
+}
+
+/// A store as the floors above hold it.
+pub type Store = Arc<dyn ObjectStore>;
