@@ -5,4 +5,5 @@
 pub mod codec;
 pub mod domain;
 pub mod failpoint;
+pub mod postgres;
 pub mod store;

@@ -1,0 +1,120 @@
+//! What to run: program, arguments, server, pipes.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::file_name;
+use crate::domain::connection::ConnectionInfo;
+
+/// How long a group may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What to run, and how.
+#[derive(Debug, Clone)]
+pub struct ChildSpec {
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<OsString>,
+    pub(super) connection: Option<ConnectionInfo>,
+    pub(super) purpose: String,
+    pub(super) environment: Vec<(OsString, OsString)>,
+    pub(super) directory: Option<PathBuf>,
+    pub(super) run_as: Option<(u32, u32)>,
+    pub(super) pipe_stdin: bool,
+    pub(super) pipe_stdout: bool,
+    pub(super) grace: Duration,
+    pub(super) stop_signal: Signal,
+}
+
+impl ChildSpec {
+    /// That program without arguments; stdin and stdout are `/dev/null`.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        let program = program.into();
+        let purpose = file_name(&program);
+        Self {
+            program,
+            arguments: Vec::new(),
+            connection: None,
+            purpose,
+            environment: Vec::new(),
+            directory: None,
+            run_as: None,
+            pipe_stdin: false,
+            pipe_stdout: false,
+            grace: GRACE,
+            stop_signal: Signal::TERM,
+        }
+    }
+
+    /// One more argument. Never a secret: every user of the host can read it.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args<T: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|one| one.as_ref().to_owned()));
+        self
+    }
+
+    /// The server it talks to; added session settings are [`ConnectionInfo::with_options`].
+    #[must_use]
+    pub fn connection(mut self, info: &ConnectionInfo) -> Self {
+        self.connection = Some(info.clone());
+        self
+    }
+
+    /// Ends its `application_name`; the program's own name unless said otherwise.
+    #[must_use]
+    pub fn purpose(mut self, purpose: &str) -> Self {
+        purpose.clone_into(&mut self.purpose);
+        self
+    }
+
+    /// A variable, set after all others.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Its working directory.
+    #[must_use]
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Run as that user and group; only root can.
+    #[must_use]
+    pub fn run_as(mut self, ids: Option<(u32, u32)>) -> Self {
+        self.run_as = ids;
+        self
+    }
+
+    /// Its stdin becomes a pipe: [`Child::take_stdin`].
+    #[must_use]
+    pub fn piped_stdin(mut self) -> Self {
+        self.pipe_stdin = true;
+        self
+    }
+
+    /// Its stdout becomes a pipe: [`Child::take_stdout`].
+    #[must_use]
+    pub fn piped_stdout(mut self) -> Self {
+        self.pipe_stdout = true;
+        self
+    }
+
+    /// How it is asked to end (SIGTERM), and how long before SIGKILL (5 s).
+    #[must_use]
+    pub fn stopped_by(mut self, signal: Signal, grace: Duration) -> Self {
+        (self.stop_signal, self.grace) = (signal, grace);
+        self
+    }
+}
