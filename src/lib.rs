@@ -3,6 +3,7 @@
 //! Modules are floors: imports go downward only (`docs/architecture.md`; `tests/floors.rs` enforces it).
 
 pub mod codec;
+pub mod config;
 pub mod domain;
 pub mod failpoint;
 pub mod postgres;

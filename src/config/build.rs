@@ -1,0 +1,274 @@
+//! From merged leaves to [`Settings`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::{Span, SpanRelativeTo};
+use serde::Deserialize;
+
+use super::settings::{
+    Assertion, ClusterSettings, ConnectionSource, Databases, EncryptionSettings, Hooks,
+    IDENTITY_FILE_NAME, KeySource, RepositoryLocation, RepositorySettings, ScratchChoice, Settings,
+    WRITER_KEY_FILE_NAME, at_home, fallback_connection,
+};
+use super::{ConfigError, DEFAULT_CLUSTER, Environment, Explained, Selection};
+use crate::domain::connection::Secret;
+use crate::domain::id::ClusterName;
+
+/// The levels zstd gives a meaning that is worth having here.
+const COMPRESSION_LEVELS: std::ops::RangeInclusive<i64> = -7..=19;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    bin_dir: Option<PathBuf>,
+    scratch_dir: Option<PathBuf>,
+    repository: RawRepository,
+    encryption: RawEncryption,
+    compression: RawCompression,
+    #[serde(default)]
+    clusters: BTreeMap<String, RawCluster>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRepository {
+    url: Option<String>,
+    grace: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEncryption {
+    #[serde(default)]
+    recipients: Vec<String>,
+    recipients_file: Option<PathBuf>,
+    writer_key: Option<String>,
+    writer_key_file: Option<PathBuf>,
+    #[serde(default)]
+    trusted_signers: Vec<String>,
+    identity: Option<String>,
+    identity_file: Option<PathBuf>,
+    insecure_plaintext: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCompression {
+    level: i64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawCluster {
+    url: Option<String>,
+    url_file: Option<PathBuf>,
+    url_env: Option<String>,
+    databases: Option<Vec<String>>,
+    exclude_table_data: Vec<String>,
+    bin_dir: Option<PathBuf>,
+    hooks: RawHooks,
+    verify: RawVerify,
+    assertions: Vec<RawAssertion>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawHooks {
+    before: Vec<String>,
+    after: Vec<String>,
+    failed: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawVerify {
+    scratch: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAssertion {
+    name: String,
+    sql: String,
+}
+
+/// What the leaves mean.
+pub(super) fn settings(
+    merged: config::Config,
+    explained: &[Explained],
+    environment: Environment,
+    file: Option<PathBuf>,
+    selection: &Selection,
+) -> Result<Settings, ConfigError> {
+    let raw: Raw = merged.try_deserialize()?;
+    let origin = |key: &str| {
+        let found = explained.iter().find(|entry| entry.key == key);
+        found.map_or_else(|| "configuration".to_owned(), |entry| entry.origin.clone())
+    };
+    let refused = |key: &str, expected: &str| ConfigError::Shape {
+        origin: origin(key),
+        key: key.to_owned(),
+        expected: expected.to_owned(),
+    };
+    let home = environment.config_home();
+    let location = match raw.repository.url {
+        Some(text) => Some(RepositoryLocation::parse(&text).ok_or_else(|| {
+            refused("repository.url", "file:///absolute/path or an absolute path")
+        })?),
+        None => None,
+    };
+    let grace = duration(&raw.repository.grace)
+        .ok_or_else(|| refused("repository.grace", "a duration such as 24h or 90m"))?;
+    if !COMPRESSION_LEVELS.contains(&raw.compression.level) {
+        return Err(refused("compression.level", "a whole number from -7 to 19"));
+    }
+    let selected = selected(selection, &environment)?;
+    let clusters = clusters(raw.clusters, &origin, &environment, selected.as_ref())?;
+    let encryption = encryption(raw.encryption, &home, &origin);
+    Ok(Settings {
+        home,
+        file,
+        repository: RepositorySettings { location, grace },
+        encryption,
+        compression_level: i32::try_from(raw.compression.level).expect("checked against the range"),
+        scratch_dir: raw.scratch_dir,
+        bin_dir: raw.bin_dir,
+        clusters,
+        selected,
+        database: selection.database.clone(),
+        environment,
+    })
+}
+
+/// The cluster that `--cluster` or `PGKEEP_CLUSTER` names.
+fn selected(
+    selection: &Selection,
+    environment: &Environment,
+) -> Result<Option<ClusterName>, ConfigError> {
+    let (name, origin) = match (&selection.cluster, environment.get("PGKEEP_CLUSTER")) {
+        (Some(name), _) => (name.as_str(), "--cluster".to_owned()),
+        (None, Some(name)) => (name, environment.origin("PGKEEP_CLUSTER")),
+        (None, None) => return Ok(None),
+    };
+    let refused = |_| ConfigError::Shape {
+        origin,
+        key: "cluster".to_owned(),
+        expected: "named with lower-case letters, digits, `-` and `_`".to_owned(),
+    };
+    name.parse().map(Some).map_err(refused)
+}
+
+fn encryption(
+    raw: RawEncryption,
+    home: &Path,
+    origin: &dyn Fn(&str) -> String,
+) -> EncryptionSettings {
+    let source = |text: Option<String>, path: Option<PathBuf>, key: &str, file_name: &str| match (
+        text, path,
+    ) {
+        (Some(text), _) => KeySource::Text(Secret::new(text), origin(key)),
+        (None, Some(path)) => KeySource::File(path),
+        (None, None) => at_home(home, file_name),
+    };
+    EncryptionSettings {
+        recipients: raw.recipients,
+        recipients_file: raw.recipients_file,
+        trusted_signers: raw.trusted_signers,
+        insecure_plaintext: raw.insecure_plaintext,
+        writer_key: source(
+            raw.writer_key,
+            raw.writer_key_file,
+            "encryption.writer_key",
+            WRITER_KEY_FILE_NAME,
+        ),
+        identity: source(
+            raw.identity,
+            raw.identity_file,
+            "encryption.identity",
+            IDENTITY_FILE_NAME,
+        ),
+    }
+}
+
+/// `24h`, `2d`, `90m`: days are 24 hours, months and years are refused.
+fn duration(text: &str) -> Option<Duration> {
+    let span: Span = text.trim().parse().ok()?;
+    let signed = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    Duration::try_from(signed).ok()
+}
+
+fn clusters(
+    raw: BTreeMap<String, RawCluster>,
+    origin: &dyn Fn(&str) -> String,
+    environment: &Environment,
+    selected: Option<&ClusterName>,
+) -> Result<BTreeMap<ClusterName, ClusterSettings>, ConfigError> {
+    let mut clusters = BTreeMap::new();
+    for (name, raw) in raw {
+        let settings = cluster(&name, raw, origin, environment)?;
+        let name = name.parse().expect("checked when it was read");
+        clusters.insert(name, settings);
+    }
+    if clusters.is_empty() {
+        let name = match selected {
+            Some(name) => name.clone(),
+            None => DEFAULT_CLUSTER.parse().expect("a cluster name"),
+        };
+        clusters.insert(name, cluster("", RawCluster::default(), origin, environment)?);
+    }
+    Ok(clusters)
+}
+
+fn cluster(
+    name: &str,
+    raw: RawCluster,
+    origin: &dyn Fn(&str) -> String,
+    environment: &Environment,
+) -> Result<ClusterSettings, ConfigError> {
+    let key = |leaf: &str| format!("clusters.{name}.{leaf}");
+    let connection = match (raw.url, raw.url_file, raw.url_env) {
+        (Some(text), _, _) => ConnectionSource::Text(Secret::new(text), origin(&key("url"))),
+        (None, Some(path), _) => ConnectionSource::File(path),
+        (None, None, Some(variable)) => ConnectionSource::Variable(variable),
+        (None, None, None) => fallback_connection(environment),
+    };
+    let configured = ["url", "url_file", "url_env"].map(|leaf| origin(&key(leaf)));
+    let from_environment = configured.iter().any(|place| place.starts_with("PGKEEP_DATABASE_URL"))
+        || configured.iter().all(|place| place == "configuration");
+    let databases = match raw.databases {
+        Some(names) if names.is_empty() => {
+            return Err(ConfigError::Shape {
+                origin: origin(&key("databases")),
+                key: key("databases"),
+                expected: "left out (every database) or name at least one".to_owned(),
+            });
+        }
+        Some(names) => Databases::Named(names),
+        None if from_environment => Databases::OfConnection,
+        None => Databases::All,
+    };
+    let scratch = match raw.verify.scratch.as_deref() {
+        None | Some("auto") => ScratchChoice::Auto,
+        Some(text) if text.starts_with('/') => ScratchChoice::Directory(text.into()),
+        Some(text) if text.contains("://") => ScratchChoice::Server(Secret::new(text.to_owned())),
+        Some(_) => {
+            return Err(ConfigError::Shape {
+                origin: origin(&key("verify.scratch")),
+                key: key("verify.scratch"),
+                expected: "\"auto\", an absolute directory or a server's URL".to_owned(),
+            });
+        }
+    };
+    let assertion = |raw: RawAssertion| Assertion { name: raw.name, sql: raw.sql };
+    Ok(ClusterSettings {
+        connection,
+        databases,
+        exclude_table_data: raw.exclude_table_data,
+        hooks: Hooks { before: raw.hooks.before, after: raw.hooks.after, failed: raw.hooks.failed },
+        scratch,
+        assertions: raw.assertions.into_iter().map(assertion).collect(),
+        bin_dir: raw.bin_dir,
+    })
+}

@@ -1,0 +1,212 @@
+//! Every key there is: its path, the shape of its value, and whether it must be masked.
+//!
+//! The one source for reading files, reading `PGKEEP__…` variables, naming the nearest key, and showing the
+//! result. `*` stands for a cluster's name.
+
+/// The shape of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Text.
+    Text,
+    /// A path; in a file, relative to that file.
+    Path,
+    /// A list of texts.
+    List,
+    /// A list of texts that is one command with its arguments, so it is never split at commas.
+    Command,
+    /// A whole number.
+    Integer,
+    /// `true` or `false`.
+    Flag,
+    /// Tables of `name` and `sql`.
+    Assertions,
+}
+
+impl Shape {
+    /// What the value must be, for messages.
+    pub(super) const fn expected(self) -> &'static str {
+        match self {
+            Self::Text | Self::Path => "a text in quotes",
+            Self::List | Self::Command => "a list of texts",
+            Self::Integer => "a whole number",
+            Self::Flag => "true or false",
+            Self::Assertions => "a list of tables with the keys `name` and `sql`",
+        }
+    }
+}
+
+/// Whether a value may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    /// It may.
+    Open,
+    /// Only its presence.
+    Secret,
+    /// A connection string: all but passwords.
+    Connection,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    pub(super) path: &'static str,
+    pub(super) shape: Shape,
+    pub(super) secrecy: Secrecy,
+    /// Sisters in the same section that say the same thing in another way: a higher layer's word
+    /// replaces all of them.
+    pub(super) rivals: &'static [&'static str],
+}
+
+const fn key(path: &'static str, shape: Shape) -> Key {
+    Key { path, shape, secrecy: Secrecy::Open, rivals: &[] }
+}
+
+const fn rival(path: &'static str, shape: Shape, rivals: &'static [&'static str]) -> Key {
+    Key { path, shape, secrecy: Secrecy::Open, rivals }
+}
+
+const fn secret(path: &'static str, rivals: &'static [&'static str]) -> Key {
+    Key { path, shape: Shape::Text, secrecy: Secrecy::Secret, rivals }
+}
+
+const fn connection(path: &'static str, rivals: &'static [&'static str]) -> Key {
+    Key { path, shape: Shape::Text, secrecy: Secrecy::Connection, rivals }
+}
+
+/// All of them, in the order of the shipped file.
+pub(super) const KEYS: &[Key] = &[
+    key("bin_dir", Shape::Path),
+    key("scratch_dir", Shape::Path),
+    connection("repository.url", &[]),
+    key("repository.grace", Shape::Text),
+    rival("encryption.recipients", Shape::List, &["recipients_file"]),
+    rival("encryption.recipients_file", Shape::Path, &["recipients"]),
+    rival("encryption.writer_key_file", Shape::Path, &["writer_key"]),
+    secret("encryption.writer_key", &["writer_key_file"]),
+    key("encryption.trusted_signers", Shape::List),
+    rival("encryption.identity_file", Shape::Path, &["identity"]),
+    secret("encryption.identity", &["identity_file"]),
+    key("encryption.insecure_plaintext", Shape::Flag),
+    key("compression.level", Shape::Integer),
+    connection("clusters.*.url", &["url_file", "url_env"]),
+    rival("clusters.*.url_file", Shape::Path, &["url", "url_env"]),
+    rival("clusters.*.url_env", Shape::Text, &["url", "url_file"]),
+    key("clusters.*.databases", Shape::List),
+    key("clusters.*.exclude_table_data", Shape::List),
+    key("clusters.*.bin_dir", Shape::Path),
+    key("clusters.*.hooks.before", Shape::Command),
+    key("clusters.*.hooks.after", Shape::Command),
+    key("clusters.*.hooks.failed", Shape::Command),
+    connection("clusters.*.verify.scratch", &[]),
+    key("clusters.*.assertions", Shape::Assertions),
+];
+
+/// Variables that stand alone, besides `PGKEEP__SECTION__KEY`.
+pub(super) const VARIABLES: &[&str] = &[
+    "PGKEEP_BIN_DIR",
+    "PGKEEP_CLUSTER",
+    "PGKEEP_CONFIG",
+    "PGKEEP_DATABASE_URL",
+    "PGKEEP_DATABASE_URL_FILE",
+    "PGKEEP_FAILPOINT",
+    "PGKEEP_HOME",
+    "PGKEEP_IDENTITY",
+    "PGKEEP_IDENTITY_FILE",
+    "PGKEEP_LOG",
+    "PGKEEP_RECIPIENTS",
+    "PGKEEP_RECIPIENTS_FILE",
+    "PGKEEP_REPOSITORY",
+    "PGKEEP_SCRATCH_DIR",
+    "PGKEEP_TRUSTED_SIGNERS",
+    "PGKEEP_WRITER_KEY",
+    "PGKEEP_WRITER_KEY_FILE",
+];
+
+/// What pgkeep sets for hooks; a hook that calls pgkeep hands them back, and they say nothing here.
+pub(super) const HOOK_PREFIX: &str = "PGKEEP_HOOK_";
+
+/// What a path of segments means.
+pub(super) enum Place {
+    /// A key.
+    Key(&'static Key),
+    /// A table that holds keys.
+    Section,
+    /// Neither.
+    Unknown,
+}
+
+/// Looks a path up.
+pub(super) fn place(path: &[&str]) -> Place {
+    let fits = |key: &Key| {
+        let mut segments = key.path.split('.');
+        path.iter().all(|part| segments.next().is_some_and(|own| own == "*" || own == *part))
+    };
+    let of_length = |key: &&Key| key.path.split('.').count() == path.len();
+    match KEYS.iter().filter(|key| fits(key)).find(of_length) {
+        Some(key) => Place::Key(key),
+        None if KEYS.iter().any(fits) => Place::Section,
+        None => Place::Unknown,
+    }
+}
+
+/// The known key nearest to an unknown one, with the cluster's name as it was written.
+pub(super) fn nearest(path: &[&str]) -> String {
+    let cluster = if path.first() == Some(&"clusters") { path.get(1) } else { None };
+    let written = path.join(".");
+    let last = path.last().copied().unwrap_or_default();
+    let score = |known: &str| {
+        let leaf = known.rsplit('.').next().unwrap_or(known);
+        let whole = strsim::normalized_damerau_levenshtein(&written, known);
+        whole + strsim::normalized_damerau_levenshtein(last, leaf)
+    };
+    let named = |key: &Key| key.path.replace('*', cluster.copied().unwrap_or("main"));
+    let best = KEYS.iter().map(named).max_by(|a, b| score(a).total_cmp(&score(b)));
+    best.unwrap_or_default()
+}
+
+/// The known variable nearest to an unknown one.
+pub(super) fn nearest_variable(name: &str) -> String {
+    if let Some(rest) = name.strip_prefix("PGKEEP__") {
+        let lower = rest.to_ascii_lowercase();
+        let path: Vec<&str> = lower.split("__").collect();
+        return variable_of(&nearest(&path));
+    }
+    let sections = KEYS.iter().map(|key| variable_of(&key.path.replace('*', "main")));
+    let all = VARIABLES.iter().map(|name| (*name).to_owned()).chain(sections);
+    let score = |known: &String| strsim::normalized_damerau_levenshtein(name, known);
+    all.max_by(|a, b| score(a).total_cmp(&score(b))).unwrap_or_default()
+}
+
+fn variable_of(path: &str) -> String {
+    format!("PGKEEP__{}", path.to_ascii_uppercase().replace('.', "__"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_key_is_the_one_meant() {
+        for (written, meant) in [
+            ("repository.ulr", "repository.url"),
+            ("respository.url", "repository.url"),
+            ("clusters.prod.database", "clusters.prod.databases"),
+            ("clusters.prod.hooks.befor", "clusters.prod.hooks.before"),
+            ("compression.levl", "compression.level"),
+            ("grace", "repository.grace"),
+        ] {
+            assert_eq!(nearest(&written.split('.').collect::<Vec<_>>()), meant);
+        }
+        assert_eq!(nearest_variable("PGKEEP_REPO"), "PGKEEP_REPOSITORY");
+        assert_eq!(nearest_variable("PGKEEP_DATABSE_URL"), "PGKEEP_DATABASE_URL");
+        assert_eq!(nearest_variable("PGKEEP__REPOSITORY__ULR"), "PGKEEP__REPOSITORY__URL");
+    }
+
+    #[test]
+    fn keys_sections_and_strangers_are_told_apart() {
+        assert!(matches!(place(&["clusters", "x", "hooks"]), Place::Section));
+        assert!(matches!(place(&["clusters", "x", "url"]), Place::Key(_)));
+        assert!(matches!(place(&["clusters", "x", "wal"]), Place::Unknown));
+        assert!(matches!(place(&["repository", "url", "x"]), Place::Unknown));
+    }
+}

@@ -1,0 +1,320 @@
+//! The typed result: what the floors above take from configuration.
+//!
+//! Key files are read when they are asked for and not before: a host that only writes has no identity,
+//! and `list` must not fail for a key it does not need.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::variables::OTHERS_URLS;
+use super::{ConfigError, Environment, files};
+use crate::domain::connection::Secret;
+use crate::domain::id::ClusterName;
+
+/// The recovery kit's file at home, written by `init` where no recipient was given.
+pub const IDENTITY_FILE_NAME: &str = "identity.txt";
+/// The writer key's file at home.
+pub const WRITER_KEY_FILE_NAME: &str = "writer.key";
+
+/// Everything that was configured.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where `init` writes and keys are looked for.
+    pub home: PathBuf,
+    /// The configuration file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// The environment it was read from, `--env-file` beneath included.
+    pub environment: Environment,
+    /// The repository.
+    pub repository: RepositorySettings,
+    /// Keys.
+    pub encryption: EncryptionSettings,
+    /// zstd's level.
+    pub compression_level: i32,
+    /// Where scratch clusters and spooled archives go; none means a place with room is chosen.
+    pub scratch_dir: Option<PathBuf>,
+    /// Where client programs are looked for first.
+    pub bin_dir: Option<PathBuf>,
+    /// The clusters by name; without any configured one, the one the environment means.
+    pub clusters: BTreeMap<ClusterName, ClusterSettings>,
+    /// The cluster that `--cluster` or `PGKEEP_CLUSTER` names.
+    pub selected: Option<ClusterName>,
+    /// The database that `--database` names.
+    pub database: Option<String>,
+}
+
+/// `[repository]`.
+#[derive(Debug, Clone)]
+pub struct RepositorySettings {
+    /// Where it is.
+    pub location: Option<RepositoryLocation>,
+    /// REMOVAL.md: how long an intent must be seen unrenewed before it may be broken.
+    pub grace: Duration,
+}
+
+/// The place of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RepositoryLocation {
+    /// A local directory.
+    Directory(PathBuf),
+}
+
+impl RepositoryLocation {
+    /// Reads `file:///absolute/path`, or an absolute path.
+    pub fn parse(text: &str) -> Option<Self> {
+        let path = match text.strip_prefix("file://") {
+            Some(rest) => decode(rest.strip_prefix("localhost").unwrap_or(rest))?,
+            None => text.to_owned(),
+        };
+        let path = PathBuf::from(path);
+        path.is_absolute().then_some(Self::Directory(path))
+    }
+
+    /// The address as a URL.
+    pub fn url(&self) -> String {
+        let Self::Directory(path) = self;
+        let mut url = "file://".to_owned();
+        for byte in path.to_string_lossy().bytes() {
+            match byte {
+                b'%' | b'?' | b'#' | ..=0x20 | 0x7f.. => {
+                    write!(url, "%{byte:02X}").expect("writing to a string");
+                }
+                _ => url.push(byte as char),
+            }
+        }
+        url
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'%' {
+            let digits = [rest.next()?, rest.next()?];
+            u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// `[encryption]`. Texts are parsed above: this floor knows no vendor.
+#[derive(Debug, Clone)]
+pub struct EncryptionSettings {
+    /// Recipients written out in the configuration.
+    pub recipients: Vec<String>,
+    /// A file with a recipient per line, added to them.
+    pub recipients_file: Option<PathBuf>,
+    /// The public keys whose manifests this host restores; the recovery kit may add some.
+    pub trusted_signers: Vec<String>,
+    /// Whether a repository without encryption is agreed to.
+    pub insecure_plaintext: bool,
+    /// The writer key.
+    pub writer_key: KeySource,
+    /// The identity.
+    pub identity: KeySource,
+}
+
+/// Where a secret key comes from.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// Its text, from a variable or a private configuration file, with the place for messages.
+    Text(Secret, String),
+    /// A file that was named, which must be there.
+    File(PathBuf),
+    /// The file at home, which may be absent.
+    AtHome(PathBuf),
+}
+
+impl KeySource {
+    /// Its text; none where nothing was configured and nothing is at home.
+    pub fn read(&self, what: &str) -> Result<Option<Secret>, ConfigError> {
+        match self {
+            Self::Text(text, _) => Ok(Some(text.clone())),
+            Self::File(path) => files::read_secret(path, what).map(Some),
+            Self::AtHome(path) => match files::read_secret(path, what) {
+                Err(ConfigError::Read { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    Ok(None)
+                }
+                result => result.map(Some),
+            },
+        }
+    }
+
+    /// Where it is looked for, for messages.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Text(_, origin) => origin.clone(),
+            Self::File(path) | Self::AtHome(path) => path.display().to_string(),
+        }
+    }
+}
+
+impl EncryptionSettings {
+    /// All recipients, those of the file included.
+    pub fn all_recipients(&self) -> Result<Vec<String>, ConfigError> {
+        let mut all = self.recipients.clone();
+        if let Some(path) = &self.recipients_file {
+            let text = files::read_text(path)?;
+            let lines = text.lines().map(str::trim);
+            all.extend(lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned));
+        }
+        Ok(all)
+    }
+
+    /// The writer key's text.
+    pub fn read_writer_key(&self) -> Result<Option<Secret>, ConfigError> {
+        self.writer_key.read("a writer key")
+    }
+
+    /// The identity's text, the whole recovery kit where it is one.
+    pub fn read_identity(&self) -> Result<Option<Secret>, ConfigError> {
+        self.identity.read("an identity")
+    }
+}
+
+/// `[clusters.NAME]`.
+#[derive(Debug, Clone)]
+pub struct ClusterSettings {
+    /// How to connect.
+    pub connection: ConnectionSource,
+    /// Which databases are meant when a command names none.
+    pub databases: Databases,
+    /// Tables whose rows are left out, as `pg_dump` patterns.
+    pub exclude_table_data: Vec<String>,
+    /// Commands around a run.
+    pub hooks: Hooks,
+    /// Where copies are proved.
+    pub scratch: ScratchChoice,
+    /// Queries that must return no row.
+    pub assertions: Vec<Assertion>,
+    /// Where this cluster's client programs are looked for first.
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// Where a connection string comes from.
+#[derive(Debug, Clone)]
+pub enum ConnectionSource {
+    /// The string itself, and where it was set.
+    Text(Secret, String),
+    /// A private file that holds it.
+    File(PathBuf),
+    /// An environment variable that `url_env` names.
+    Variable(String),
+    /// `PG*`, as libpq reads them.
+    PgVariables,
+}
+
+/// Which databases are meant when a command names none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Databases {
+    /// Every database that allows connections.
+    All,
+    /// The one in the connection string: what an environment URL means.
+    OfConnection,
+    /// These.
+    Named(Vec<String>),
+}
+
+/// Commands around a run, each a program with its arguments; empty means none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before; if it fails, nothing runs.
+    pub before: Vec<String>,
+    /// After success.
+    pub after: Vec<String>,
+    /// After failure.
+    pub failed: Vec<String>,
+}
+
+/// Where copies are proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScratchChoice {
+    /// In an ephemeral cluster, else in a database on the server.
+    Auto,
+    /// In an ephemeral cluster below this directory, or nowhere.
+    Directory(PathBuf),
+    /// In a database on this server.
+    Server(Secret),
+}
+
+/// A query that must return no row after every restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assertion {
+    /// What it says.
+    pub name: String,
+    /// The query.
+    pub sql: String,
+}
+
+impl Settings {
+    /// The cluster that is meant: the one named, else the only one, else `main`.
+    pub fn cluster(&self) -> Result<(&ClusterName, &ClusterSettings), ConfigError> {
+        let known = || self.clusters.keys().map(ToString::to_string).collect::<Vec<_>>();
+        if let Some(name) = &self.selected {
+            return self.clusters.get_key_value(name).ok_or_else(|| ConfigError::UnknownCluster {
+                name: name.to_string(),
+                known: known(),
+            });
+        }
+        let mut all = self.clusters.iter();
+        match (all.next(), all.next()) {
+            (Some(only), None) => Ok(only),
+            _ => self
+                .clusters
+                .iter()
+                .find(|(name, _)| name.as_str() == super::DEFAULT_CLUSTER)
+                .ok_or_else(|| ConfigError::WhichCluster { known: known() }),
+        }
+    }
+
+    /// Where the repository is.
+    pub fn location(&self) -> Result<&RepositoryLocation, ConfigError> {
+        self.repository.location.as_ref().ok_or(ConfigError::NoRepository)
+    }
+
+    /// A cluster's connection string; none means `PG*` as libpq reads them.
+    pub fn connection_text(
+        &self,
+        name: &ClusterName,
+        cluster: &ClusterSettings,
+    ) -> Result<Option<Secret>, ConfigError> {
+        match &cluster.connection {
+            ConnectionSource::Text(text, _) => Ok(Some(text.clone())),
+            ConnectionSource::File(path) => {
+                let text = files::read_secret(path, "a connection string")?;
+                Ok(Some(Secret::new(text.expose().trim().to_owned())))
+            }
+            ConnectionSource::Variable(variable) => {
+                let text = self.environment.get(variable).ok_or_else(|| ConfigError::Unset {
+                    key: format!("clusters.{name}.url_env"),
+                    name: variable.clone(),
+                })?;
+                Ok(Some(Secret::new(text.to_owned())))
+            }
+            ConnectionSource::PgVariables => Ok(None),
+        }
+    }
+}
+
+/// What a cluster that is not configured, or whose URL is not, connects to.
+pub(super) fn fallback_connection(environment: &Environment) -> ConnectionSource {
+    let found = OTHERS_URLS.iter().find_map(|name| Some((name, environment.get(name)?)));
+    match found {
+        Some((name, text)) => {
+            ConnectionSource::Text(Secret::new(text.to_owned()), environment.origin(name))
+        }
+        None => ConnectionSource::PgVariables,
+    }
+}
+
+/// Where a key is looked for when none is named.
+pub(super) fn at_home(home: &Path, file_name: &str) -> KeySource {
+    KeySource::AtHome(home.join(file_name))
+}
