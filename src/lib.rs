@@ -7,4 +7,5 @@ pub mod config;
 pub mod domain;
 pub mod failpoint;
 pub mod postgres;
+pub mod repo;
 pub mod store;

@@ -1,0 +1,276 @@
+//! Which backups exist.
+//!
+//! A manifest counts when it is present, signed by someone trusted, and its intent is done or at least
+//! not broken. One that cannot be trusted or read is a [`Fault`]: it is named, it never hides the good
+//! ones, and `latest` refuses to answer when a fault is newer than what it would choose.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::error::RepoError;
+use super::layout::{self, IntentState};
+use super::{Repository, documents};
+use crate::codec::hash::plain_hash;
+use crate::domain::chunk::Hash;
+use crate::domain::id::{BackupId, ClusterName};
+use crate::domain::key::ObjectKey;
+use crate::domain::manifest::Manifest;
+use crate::domain::selector::Selector;
+use crate::domain::verification::VerificationRecord;
+
+/// Manifests are checked in batches of this size, so that a batch is worth a thread.
+const BATCH: usize = 64;
+
+/// Where a manifest lies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ManifestName {
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its id.
+    pub id: BackupId,
+}
+
+/// A backup that exists.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// BLAKE3 of the manifest's bytes.
+    pub manifest_hash: Hash,
+    /// Kept from retention by hand.
+    pub pinned: bool,
+    /// The newest verification on record.
+    pub verification: Option<VerificationRecord>,
+}
+
+/// A manifest that is there and cannot be used.
+#[derive(Debug)]
+pub struct Fault {
+    /// Which.
+    pub name: ManifestName,
+    /// Why.
+    pub error: RepoError,
+}
+
+/// What a caller wants to see.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only this cluster.
+    pub cluster: Option<ClusterName>,
+    /// Only this database.
+    pub database: Option<String>,
+}
+
+/// The backups, newest first, and what could not be read.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Backups that exist.
+    pub entries: Vec<Entry>,
+    /// Manifests that are damaged or not trusted.
+    pub faults: Vec<Fault>,
+}
+
+impl Catalog {
+    /// The one backup that `selector` names.
+    pub fn resolve(&mut self, selector: &Selector, wanted: &str) -> Result<Entry, RepoError> {
+        let at = match selector {
+            Selector::Prefix(prefix) => self.by_prefix(prefix, wanted)?,
+            Selector::Latest { back, trigger } => {
+                let fits = |entry: &Entry| trigger.is_none_or(|t| entry.manifest.trigger == t);
+                let fitting = |entry: &&Entry| fits(entry);
+                let mut choices: Vec<String> =
+                    self.entries.iter().filter(fitting).map(Entry::place).collect();
+                choices.sort();
+                choices.dedup();
+                if choices.len() > 1 {
+                    return Err(RepoError::Ambiguous { wanted: wanted.to_owned(), choices });
+                }
+                let at = (0..self.entries.len()).filter(|at| fits(&self.entries[*at])).nth(*back);
+                let chosen = at.map(|at| self.entries[at].manifest.id.clone());
+                self.refuse_newer_fault(chosen.as_ref())?;
+                at.ok_or_else(|| RepoError::NoMatch(wanted.to_owned()))?
+            }
+        };
+        Ok(self.entries.swap_remove(at))
+    }
+
+    fn by_prefix(&mut self, prefix: &str, wanted: &str) -> Result<usize, RepoError> {
+        let fits: Vec<usize> = (0..self.entries.len())
+            .filter(|at| self.entries[*at].manifest.id.as_str().starts_with(prefix))
+            .collect();
+        match fits[..] {
+            [at] => Ok(at),
+            [] => match self.faults.iter().position(|f| f.name.id.as_str().starts_with(prefix)) {
+                Some(at) => Err(self.faults.swap_remove(at).error),
+                None => Err(RepoError::NoMatch(wanted.to_owned())),
+            },
+            _ => {
+                let id = |at: usize| self.entries[at].manifest.id.to_string();
+                let choices = fits.into_iter().take(8).map(id).collect();
+                Err(RepoError::Ambiguous { wanted: wanted.to_owned(), choices })
+            }
+        }
+    }
+
+    /// A newest manifest that is damaged or forged must not quietly make `latest` an older one.
+    fn refuse_newer_fault(&mut self, chosen: Option<&BackupId>) -> Result<(), RepoError> {
+        let newer = |fault: &Fault| chosen.is_none_or(|id| fault.name.id.second() >= id.second());
+        match self.faults.iter().position(newer) {
+            Some(at) => Err(self.faults.swap_remove(at).error),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Entry {
+    fn place(&self) -> String {
+        format!("{}/{}", self.manifest.cluster, self.manifest.database)
+    }
+}
+
+impl Repository {
+    /// The manifests that count as present, newest first.
+    pub async fn manifest_names(
+        &self,
+        cluster: Option<&ClusterName>,
+    ) -> Result<Vec<ManifestName>, RepoError> {
+        let prefix = cluster.map_or_else(|| layout::CLUSTERS.to_owned(), layout::snapshots);
+        let listed = self.list_all(&prefix).await?;
+        let broken = self.broken_intents().await?;
+        let mut names: Vec<ManifestName> = listed
+            .iter()
+            .filter_map(|object| layout::manifest_of(&object.key))
+            .filter(|(_, id)| !broken.contains(id))
+            .map(|(cluster, id)| ManifestName { cluster, id })
+            .collect();
+        names.sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.cluster.cmp(&b.cluster)));
+        Ok(names)
+    }
+
+    async fn broken_intents(&self) -> Result<HashSet<BackupId>, RepoError> {
+        let mut broken = HashSet::new();
+        let mut done = HashSet::new();
+        for object in self.list_all(layout::INTENTS).await? {
+            match layout::intent_end_of(&object.key) {
+                Some((id, IntentState::Broken)) => broken.insert(id),
+                Some((id, IntentState::Done)) => done.insert(id),
+                Some((_, IntentState::Dead)) | None => continue,
+            };
+        }
+        Ok(broken.difference(&done).cloned().collect())
+    }
+
+    /// Reads and checks these manifests; newest first.
+    pub async fn manifests(&self, names: &[ManifestName]) -> Result<Catalog, RepoError> {
+        let fetched = stream::iter(names.iter().cloned().map(|name| async move {
+            let key = layout::manifest(&name.cluster, &name.id);
+            let read = documents::get_with_signature(&*self.store, &key).await;
+            (name, key, read)
+        }))
+        .buffered(self.store.concurrency().max(1));
+        let mut batches = fetched
+            .chunks(BATCH)
+            .map(|batch| {
+                let repository = self.clone();
+                self.workers.run(move || repository.check_batch(batch))
+            })
+            .buffered(2);
+        let mut catalog = Catalog::default();
+        while let Some(batch) = batches.next().await {
+            for checked in batch {
+                match checked {
+                    Ok(entry) => catalog.entries.push(entry),
+                    // A backup that was removed since the listing is no fault.
+                    Err(Fault { error: RepoError::Store(error), .. }) if error.is_not_found() => {}
+                    Err(Fault { error: RepoError::Store(error), .. }) => return Err(error.into()),
+                    Err(fault) => catalog.faults.push(fault),
+                }
+            }
+        }
+        // Ids are only as fine as seconds, and which of two in one second came first is in the manifest.
+        catalog.entries.sort_by(|a, b| {
+            let key = |entry: &Entry| (entry.manifest.started_at, entry.manifest.id.clone());
+            key(b).cmp(&key(a))
+        });
+        Ok(catalog)
+    }
+
+    fn check_batch(&self, batch: Vec<Fetched>) -> Vec<Result<Entry, Fault>> {
+        let check = |(name, key, read): Fetched| {
+            let checked = read.and_then(|(bytes, signature)| {
+                self.check_manifest(&name, &key, &bytes, &signature)
+            });
+            checked.map_err(|error| Fault { name, error })
+        };
+        batch.into_iter().map(check).collect()
+    }
+
+    fn check_manifest(
+        &self,
+        name: &ManifestName,
+        key: &ObjectKey,
+        bytes: &[u8],
+        signature: &str,
+    ) -> Result<Entry, RepoError> {
+        self.check_signature(key, bytes, signature)?;
+        let manifest: Manifest = documents::parse(key, bytes)?;
+        documents::check_format(key, manifest.format)?;
+        if manifest.id != name.id || manifest.cluster != name.cluster {
+            let reason = "it names another backup".to_owned();
+            return Err(RepoError::Damaged { key: key.clone(), reason });
+        }
+        Ok(Entry { manifest, manifest_hash: plain_hash(bytes), pinned: false, verification: None })
+    }
+
+    /// The backups that `filter` lets through, with their marks and newest verifications.
+    pub async fn catalog(&self, filter: &Filter) -> Result<Catalog, RepoError> {
+        let names = self.manifest_names(filter.cluster.as_ref()).await?;
+        let mut catalog = self.manifests(&names).await?;
+        if let Some(database) = &filter.database {
+            catalog.entries.retain(|entry| entry.manifest.database == *database);
+        }
+        let clusters: HashSet<ClusterName> =
+            catalog.entries.iter().map(|entry| entry.manifest.cluster.clone()).collect();
+        let mut pinned = HashSet::new();
+        let mut verified = HashMap::new();
+        for cluster in &clusters {
+            pinned.extend(self.pins(cluster).await?);
+            verified.extend(self.newest_verifications(cluster).await?);
+        }
+        for entry in &mut catalog.entries {
+            entry.pinned = pinned.contains(&entry.manifest.id);
+            // A record that vouches for other bytes vouches for nothing here.
+            entry.verification = verified
+                .remove(&entry.manifest.id)
+                .filter(|record| record.manifest_blake3 == entry.manifest_hash.to_hex());
+        }
+        Ok(catalog)
+    }
+
+    /// The newest manifests of a cluster, read until `enough` says so.
+    pub(crate) async fn newest_manifests(
+        &self,
+        cluster: &ClusterName,
+        mut enough: impl FnMut(&[Entry]) -> bool,
+    ) -> Result<Vec<Entry>, RepoError> {
+        let names = self.manifest_names(Some(cluster)).await?;
+        let mut entries = Vec::new();
+        for batch in names.chunks(BATCH) {
+            entries.extend(self.manifests(batch).await?.entries);
+            if enough(&entries) {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// All objects whose names begin with `prefix`, names only.
+    pub(crate) async fn keys_below(&self, prefix: &str) -> Result<HashSet<ObjectKey>, RepoError> {
+        let keys = self.store.list(prefix).map_ok(|object| object.key);
+        Ok(keys.try_collect().await?)
+    }
+}
+
+type Fetched = (ManifestName, ObjectKey, Result<(Bytes, String), RepoError>);

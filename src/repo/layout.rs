@@ -1,0 +1,180 @@
+//! What lies where. Every object name of the repository is made, and taken apart, in this file.
+
+use crate::domain::id::{BackupId, ClusterName, EpochId};
+use crate::domain::key::ObjectKey;
+
+/// Format version, repository id, chunking; signed beside.
+pub const REPOSITORY: &str = "pgkeep-repository.json";
+/// Recovery with stock programs.
+pub const RECOVER: &str = "RECOVER.md";
+/// All clusters.
+pub const CLUSTERS: &str = "clusters/";
+/// All intents, their renewals and ends.
+pub const INTENTS: &str = "intents/";
+/// All condemned lists.
+pub const CONDEMNED: &str = "condemned/";
+
+fn key(text: String) -> ObjectKey {
+    ObjectKey::parse(text).expect("layout makes valid keys from checked names")
+}
+
+/// The repository document.
+pub fn repository() -> ObjectKey {
+    key(REPOSITORY.to_owned())
+}
+
+/// The recovery page.
+pub fn recover() -> ObjectKey {
+    key(RECOVER.to_owned())
+}
+
+/// The detached minisign signature of an object.
+pub fn signature(of: &ObjectKey) -> ObjectKey {
+    key(format!("{of}.minisig"))
+}
+
+/// The keys of an epoch.
+pub fn epoch(epoch: &EpochId) -> ObjectKey {
+    key(format!("keys/{epoch}.json"))
+}
+
+/// All chunks of an epoch, or those that begin with two hex digits.
+pub fn chunks(epoch: &EpochId, shard: Option<&str>) -> String {
+    match shard {
+        Some(shard) => format!("chunks/{epoch}/{shard}/"),
+        None => format!("chunks/{epoch}/"),
+    }
+}
+
+/// All snapshots of a cluster.
+pub fn snapshots(cluster: &ClusterName) -> String {
+    format!("clusters/{cluster}/snapshots/")
+}
+
+/// The manifest of a snapshot: its presence is the backup.
+pub fn manifest(cluster: &ClusterName, id: &BackupId) -> ObjectKey {
+    key(format!("{}{id}.json", snapshots(cluster)))
+}
+
+/// The chunk list of a snapshot.
+pub fn chunk_list(cluster: &ClusterName, id: &BackupId) -> ObjectKey {
+    key(format!("{}{id}.chunks", snapshots(cluster)))
+}
+
+/// The cluster and id of a manifest, if `key` is one's name.
+pub fn manifest_of(key: &ObjectKey) -> Option<(ClusterName, BackupId)> {
+    let rest = key.as_str().strip_prefix(CLUSTERS)?;
+    let (cluster, rest) = rest.split_once('/')?;
+    let id = rest.strip_prefix("snapshots/")?.strip_suffix(".json")?;
+    Some((cluster.parse().ok()?, id.parse().ok()?))
+}
+
+/// All marks of a cluster.
+pub fn marks(cluster: &ClusterName) -> String {
+    format!("clusters/{cluster}/marks/")
+}
+
+/// The marks of one backup.
+pub fn marks_of(cluster: &ClusterName, id: &BackupId) -> String {
+    format!("{}{id}/", marks(cluster))
+}
+
+/// A pin; the suffix keeps a name from being used twice.
+pub fn pin(cluster: &ClusterName, id: &BackupId, random: u32) -> ObjectKey {
+    key(format!("{}pin-{random:08x}", marks_of(cluster, id)))
+}
+
+/// The backup that a pin holds, if `key` is a pin.
+pub fn pinned(key: &ObjectKey) -> Option<BackupId> {
+    let rest = key.as_str().strip_prefix(CLUSTERS)?.split_once("/marks/")?.1;
+    let (id, mark) = rest.split_once('/')?;
+    mark.starts_with("pin-").then(|| id.parse().ok())?
+}
+
+/// All verification records of a cluster.
+pub fn verifications(cluster: &ClusterName) -> String {
+    format!("clusters/{cluster}/verifications/")
+}
+
+/// One verification record.
+pub fn verification(cluster: &ClusterName, backup: &BackupId, record: &BackupId) -> ObjectKey {
+    key(format!("{}{backup}/{record}.json", verifications(cluster)))
+}
+
+/// The backup and record that `key` names, if it is a verification record.
+pub fn verification_of(key: &ObjectKey) -> Option<(BackupId, BackupId)> {
+    let rest = key.as_str().strip_prefix(CLUSTERS)?.split_once("/verifications/")?.1;
+    let (backup, record) = rest.split_once('/')?;
+    Some((backup.parse().ok()?, record.strip_suffix(".json")?.parse().ok()?))
+}
+
+/// What became of an intent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntentState {
+    /// The backup reported success, or was about to.
+    Done,
+    /// Somebody took the writer for dead: it must not succeed any more, if it hears of it in time.
+    Broken,
+    /// It is certain that the backup never succeeds (`docs/decisions/0002-dead-is-certified.md`).
+    Dead,
+}
+
+/// A writer's intent.
+pub fn intent(id: &BackupId) -> ObjectKey {
+    key(format!("{INTENTS}{id}"))
+}
+
+/// The nth renewal of an intent.
+pub fn renewal(id: &BackupId, number: u32) -> ObjectKey {
+    key(format!("{INTENTS}{id}.{number}"))
+}
+
+/// The end of an intent.
+pub fn intent_end(id: &BackupId, state: IntentState) -> ObjectKey {
+    let word = match state {
+        IntentState::Done => "done",
+        IntentState::Broken => "broken",
+        IntentState::Dead => "dead",
+    };
+    key(format!("{INTENTS}{id}.{word}"))
+}
+
+/// The intent that `key` ends, and how, if it ends one.
+pub fn intent_end_of(key: &ObjectKey) -> Option<(BackupId, IntentState)> {
+    let (id, word) = key.as_str().strip_prefix(INTENTS)?.split_once('.')?;
+    let state = match word {
+        "done" => IntentState::Done,
+        "broken" => IntentState::Broken,
+        "dead" => IntentState::Dead,
+        _ => return None,
+    };
+    Some((id.parse().ok()?, state))
+}
+
+/// Whether `key` is a condemned list and not the note of whom it waits for.
+pub fn is_condemned_list(key: &ObjectKey) -> bool {
+    key.as_str().strip_prefix(CONDEMNED).is_some_and(|id| id.parse::<BackupId>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_apart_as_they_were_made() {
+        let cluster: ClusterName = "main".parse().unwrap();
+        let id: BackupId = "20261121T020000Z-5f3a9c21".parse().unwrap();
+        let record: BackupId = "20261122T020000Z-00000001".parse().unwrap();
+        assert_eq!(manifest_of(&manifest(&cluster, &id)), Some((cluster.clone(), id.clone())));
+        assert_eq!(manifest_of(&chunk_list(&cluster, &id)), None);
+        assert_eq!(manifest_of(&signature(&manifest(&cluster, &id))), None);
+        assert_eq!(pinned(&pin(&cluster, &id, 7)), Some(id.clone()));
+        let name = verification(&cluster, &id, &record);
+        assert_eq!(verification_of(&name), Some((id.clone(), record)));
+        let broken = intent_end(&id, IntentState::Broken);
+        assert_eq!(intent_end_of(&broken), Some((id.clone(), IntentState::Broken)));
+        assert_eq!(intent_end_of(&renewal(&id, 3)), None);
+        assert!(is_condemned_list(&key(format!("condemned/{id}"))));
+        assert!(!is_condemned_list(&key(format!("condemned/{id}.waits"))));
+    }
+}
