@@ -8,4 +8,5 @@ pub mod domain;
 pub mod failpoint;
 pub mod postgres;
 pub mod repo;
+pub mod scratch;
 pub mod store;
