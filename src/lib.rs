@@ -7,6 +7,7 @@ pub mod config;
 pub mod domain;
 pub mod failpoint;
 pub mod postgres;
+pub mod proof;
 pub mod repo;
 pub mod scratch;
 pub mod store;

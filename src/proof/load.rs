@@ -1,0 +1,324 @@
+//! Puts a spooled archive into an empty database with `pg_restore`.
+//!
+//! What is missing on the server is found first, before anything is created. Then one list says what to
+//! restore ([`selection`](super::selection)), and `pg_restore` stops at its first error: an error is never
+//! skipped. One exception is not ours to avoid: `pg_restore` 17 and later sets `transaction_timeout`, which
+//! an older server does not know; there it runs on, and everything it says is read afterwards.
+//!
+//! A crash leaves a database half filled, which the caller made and removes.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::Write;
+
+use super::ProofError;
+use super::selection::{Omission, Rights, Selection, select};
+use super::spool::SpooledArchive;
+use crate::domain::connection::ConnectionInfo;
+use crate::domain::inventory::Inventory;
+use crate::postgres::PostgresError;
+use crate::postgres::child::{Child, ChildSpec};
+use crate::postgres::programs::Programs;
+use crate::postgres::session::Session;
+
+/// How to load.
+#[derive(Debug, Clone)]
+pub struct LoadRequest<'a> {
+    /// The archive.
+    pub archive: &'a SpooledArchive,
+    /// The empty database.
+    pub target: &'a ConnectionInfo,
+    /// Where `pg_restore` is: of the `pg_dump` that wrote the archive, or newer.
+    pub programs: &'a Programs,
+    /// Sessions that `pg_restore` works with.
+    pub jobs: usize,
+    /// Set owners and privileges; their roles must exist.
+    pub roles: bool,
+    /// Put tables into their tablespaces, which must exist.
+    pub tablespaces: bool,
+    /// Gather statistics at the end.
+    pub analyze: bool,
+}
+
+/// What a load did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Entries that were restored.
+    pub restored: usize,
+    /// Entries that were left out, with reasons.
+    pub left_out: Vec<Omission>,
+    /// Whether objects have their owners and privileges.
+    pub roles: bool,
+}
+
+/// What the target's server must have and has not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Roles that the dump names.
+    pub roles: Vec<String>,
+    /// Extensions that are not installed on its host.
+    pub extensions: Vec<String>,
+}
+
+impl Missing {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.roles.is_empty() && self.extensions.is_empty()
+    }
+
+    pub(super) fn hint(&self) -> String {
+        let mut hints = Vec::new();
+        if !self.extensions.is_empty() {
+            hints.push("install the extensions' packages on the server's host");
+        }
+        if !self.roles.is_empty() {
+            hints.push("create the roles first: the snapshot's part `globals` has the statements");
+        }
+        hints.join(", and ")
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |one: &str, many: &str, names: &[String]| {
+            let word = if names.len() == 1 { one } else { many };
+            (!names.is_empty()).then(|| format!("{word} {}", names.join(", ")))
+        };
+        let roles = list("role", "roles", &self.roles);
+        let extensions = list("extension", "extensions", &self.extensions);
+        let all: Vec<String> = roles.into_iter().chain(extensions).collect();
+        f.write_str(&all.join(" and "))
+    }
+}
+
+/// Compares what `expected` needs with what the server of `session` has.
+pub async fn missing(session: &Session, expected: &Inventory) -> Result<Missing, PostgresError> {
+    let roles = names(session, "SELECT rolname::text FROM pg_catalog.pg_roles").await?;
+    let extensions = names(
+        session,
+        "SELECT name::text FROM pg_catalog.pg_available_extensions \
+         UNION SELECT extname::text FROM pg_catalog.pg_extension",
+    )
+    .await?;
+    let lacks = |all: &BTreeSet<String>, name: &&String| !all.contains(*name);
+    let needed = expected.extensions.iter().map(|extension| &extension.name);
+    Ok(Missing {
+        roles: expected.roles_needed.iter().filter(|name| lacks(&roles, name)).cloned().collect(),
+        extensions: needed.filter(|name| lacks(&extensions, name)).cloned().collect(),
+    })
+}
+
+async fn names(session: &Session, query: &str) -> Result<BTreeSet<String>, PostgresError> {
+    let rows = session.client().query(query, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// What the role of `session` may do in its database.
+async fn rights(session: &Session) -> Result<Rights, PostgresError> {
+    let row = session
+        .client()
+        .query_one(
+            "SELECT rolsuper, EXISTS (SELECT FROM pg_catalog.pg_settings WHERE name IN \
+               ('shared_preload_libraries', 'session_preload_libraries', \
+                'local_preload_libraries') AND setting <> '') \
+             FROM pg_catalog.pg_roles WHERE rolname = current_user",
+            &[],
+        )
+        .await?;
+    let (superuser, label_providers) = (row.try_get(0)?, row.try_get(1)?);
+    let member = if session.major() >= 16 { "SET" } else { "MEMBER" };
+    let creatable_extensions = names(
+        session,
+        "SELECT name::text FROM pg_catalog.pg_available_extension_versions \
+         WHERE trusted OR NOT superuser",
+    )
+    .await?;
+    let mut trusted_languages =
+        names(session, "SELECT lanname::text FROM pg_catalog.pg_language WHERE lanpltrusted")
+            .await?;
+    // A language that comes with such an extension.
+    trusted_languages.extend(creatable_extensions.iter().cloned());
+    Ok(Rights {
+        superuser,
+        installed_extensions: names(session, "SELECT extname::text FROM pg_catalog.pg_extension")
+            .await?,
+        creatable_extensions,
+        member_of: names(
+            session,
+            &format!(
+                "SELECT rolname::text FROM pg_catalog.pg_roles \
+                 WHERE pg_catalog.pg_has_role(oid, '{member}')"
+            ),
+        )
+        .await?,
+        trusted_languages,
+        label_providers,
+    })
+}
+
+/// Restores the archive into the target.
+pub async fn load(request: &LoadRequest<'_>) -> Result<LoadReport, ProofError> {
+    let session = Session::connect(request.target, "restore").await?;
+    let selection = select(&request.archive.summary.toc, &rights(&session).await?);
+    let lost: Vec<String> = selection
+        .omitted
+        .iter()
+        .filter(|omission| omission.holds_data)
+        .map(Omission::describe)
+        .collect();
+    if !lost.is_empty() {
+        return Err(ProofError::Rights { entries: lost });
+    }
+    let report = LoadReport {
+        restored: selection.keep.len(),
+        roles: request.roles && !selection.without_owners,
+        left_out: selection.omitted.clone(),
+    };
+    restore(request, &selection, report.roles, session.major()).await?;
+    if request.analyze {
+        session.batch(&analyze(&session).await?).await?;
+    }
+    Ok(report)
+}
+
+/// The statement that gathers statistics and reaches nowhere.
+///
+/// ANALYZE of a table samples its children and partitions, foreign ones at their server. So tables above
+/// a foreign one are left out, and what lies below them is named by itself.
+async fn analyze(session: &Session) -> Result<String, PostgresError> {
+    let rows = session
+        .client()
+        .query(
+            "WITH RECURSIVE reaching(oid) AS ( \
+               SELECT i.inhparent FROM pg_catalog.pg_inherits i \
+               JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relkind = 'f' \
+               UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i \
+               JOIN reaching r ON i.inhrelid = r.oid) \
+             SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE EXISTS (SELECT FROM reaching) \
+               AND c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^pg_' \
+               AND n.nspname <> 'information_schema' \
+               AND c.oid NOT IN (SELECT oid FROM reaching) \
+               AND (NOT c.relispartition OR EXISTS (SELECT FROM pg_catalog.pg_inherits i \
+                    WHERE i.inhrelid = c.oid AND i.inhparent IN (SELECT oid FROM reaching)))",
+            &[],
+        )
+        .await?;
+    let tables = rows
+        .iter()
+        .map(|row| Ok(row.try_get(0)?))
+        .collect::<Result<Vec<String>, PostgresError>>()?;
+    Ok(format!("ANALYZE {}", tables.join(", ")))
+}
+
+async fn restore(
+    request: &LoadRequest<'_>,
+    selection: &Selection,
+    roles: bool,
+    server_major: u32,
+) -> Result<(), ProofError> {
+    let path = &request.archive.path;
+    let failed = |source| ProofError::Spool { path: path.clone(), source };
+    let directory = path.parent().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+    let mut list = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    list.write_all(selection.use_list().as_bytes()).map_err(failed)?;
+    let foreign_setting = request.programs.major() >= 17 && server_major < 17;
+    let mut spec = ChildSpec::new(request.programs.program("pg_restore")?)
+        .connection(request.target)
+        .purpose("restore")
+        .arg("--no-password")
+        .arg(connection_string(request.target))
+        .arg(format!("--jobs={}", request.jobs.max(1)))
+        .arg(option("--use-list=", list.path()));
+    if !foreign_setting {
+        spec = spec.arg("--exit-on-error");
+    }
+    if !roles {
+        spec = spec.args(["--no-owner", "--no-privileges"]);
+    }
+    if !request.tablespaces {
+        spec = spec.arg("--no-tablespaces");
+    }
+    let mut child = Child::spawn(spec.arg(path))?;
+    let exit = child.exit().await?;
+    if foreign_setting && exit.code == Some(1) && only_foreign_setting(&exit.stderr) {
+        return Ok(());
+    }
+    Ok(child.judge(&exit)?)
+}
+
+fn option(name: &str, value: &std::path::Path) -> std::ffi::OsString {
+    let mut text = std::ffi::OsString::from(name);
+    text.push(value);
+    text
+}
+
+/// `--dbname=dbname='…'`: only so can a database have any name.
+fn connection_string(target: &ConnectionInfo) -> String {
+    format!("--dbname={}", conninfo(target.database()))
+}
+
+/// A connection string that names a database and nothing else.
+pub(super) fn conninfo(database: &str) -> String {
+    format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// Whether all that `pg_restore` complained of is the setting that the older server does not know.
+///
+/// It tells how many errors it ignored: one a session of its leader, of which there are at most two, so
+/// another error cannot hide in front of the part of its output that was kept.
+fn only_foreign_setting(stderr: &str) -> bool {
+    let mut ignored = None;
+    for line in stderr.lines().filter(|line| !line.is_empty()) {
+        if let Some((_, count)) = line.split_once("errors ignored on restore: ") {
+            ignored = count.trim().parse::<u32>().ok();
+        } else if line.contains("pg_restore: error: ") {
+            if !line.ends_with("unrecognized configuration parameter \"transaction_timeout\"") {
+                return false;
+            }
+        } else if line.starts_with("Command was: ")
+            && line != "Command was: SET transaction_timeout = 0;"
+        {
+            return false;
+        }
+    }
+    ignored.is_some_and(|count| count <= 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTING: &str = "pg_restore: error: could not execute query: ERROR:  unrecognized \
+                           configuration parameter \"transaction_timeout\"\n\
+                           Command was: SET transaction_timeout = 0;\n";
+
+    #[test]
+    fn the_setting_that_an_older_server_does_not_know_is_no_failure() {
+        let ignored =
+            |count: u32| format!("pg_restore: warning: errors ignored on restore: {count}\n");
+        assert!(only_foreign_setting(&format!("{SETTING}{SETTING}{}", ignored(2))));
+        let other =
+            "pg_restore: error: could not execute query: ERROR:  type \"x\" does not exist\n";
+        assert!(!only_foreign_setting(&format!("{SETTING}{other}{}", ignored(2))));
+        assert!(!only_foreign_setting(&format!("{SETTING}{}", ignored(3))));
+        assert!(!only_foreign_setting(SETTING), "it did not come to its end");
+        let cut = "Command was: CREATE TABLE t ();\n";
+        assert!(!only_foreign_setting(&format!("{cut}{SETTING}{}", ignored(2))));
+    }
+
+    #[test]
+    fn any_name_of_a_database_is_kept() {
+        assert_eq!(conninfo("a'b\\c =d"), "dbname='a\\'b\\\\c =d'");
+    }
+
+    #[test]
+    fn what_is_missing_is_named_in_one_line() {
+        let missing = Missing {
+            roles: vec!["app".into(), "reader".into()],
+            extensions: vec!["postgis".into()],
+        };
+        assert_eq!(missing.to_string(), "roles app, reader and extension postgis");
+    }
+}

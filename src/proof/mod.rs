@@ -1,0 +1,147 @@
+//! Floor 2: loads a copy and compares it with what was recorded.
+//!
+//! [`verify`] puts an archive into an empty database of the caller's and proves it: inventory, row counts,
+//! sequences, assertions, and with [`Depth::Full`] every row's content and `pg_amcheck`. A difference is a
+//! failed [`Check`]; only what keeps a check from being made at all is an error. Nothing here touches the
+//! source, and the target is the caller's to remove: a crash leaves what the caller made, no more.
+//!
+//! [`Depth::Full`]: crate::domain::verification::Depth::Full
+
+mod amcheck;
+mod checks;
+mod fingerprint;
+mod load;
+mod pool;
+pub mod selection;
+mod spool;
+mod verify;
+
+use std::path::PathBuf;
+
+pub use checks::Assertion;
+pub use fingerprint::{ContentRequest, Fingerprint, content};
+pub use load::{LoadReport, LoadRequest, Missing, load, missing};
+pub use spool::{SpoolWriter, SpooledArchive};
+pub use verify::{Proof, ProofRequest, verify};
+
+use crate::domain::archive::ArchiveError;
+use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::verification::Check;
+use crate::postgres::PostgresError;
+use crate::postgres::catalog::CatalogError;
+
+/// What keeps a copy from being loaded or compared.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// The target's server, a session in it, or a client program.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The target's catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The archive is not what it should be.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The archive's local file.
+    #[error("cannot spool the archive in `{}`", path.display())]
+    Spool {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// Found before anything was created.
+    #[error("the target server lacks {0}")]
+    Missing(Missing),
+    /// Found before anything was created: entries with rows that the role cannot restore.
+    #[error("the role cannot restore {}", entries.join("; "))]
+    Rights {
+        /// Each with its reason.
+        entries: Vec<String>,
+    },
+    /// The work ended before its end.
+    #[error("the comparison was stopped")]
+    Stopped,
+}
+
+impl Failure for ProofError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Postgres(error) => error.kind(),
+            Self::Catalog(error) => error.kind(),
+            Self::Archive(error) => error.kind(),
+            Self::Spool { .. } => FailureKind::Unexpected,
+            Self::Missing(_) | Self::Rights { .. } => FailureKind::Postgres,
+            Self::Stopped => FailureKind::Interrupted,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Postgres(error) => error.hint(),
+            Self::Catalog(error) => error.hint(),
+            Self::Archive(error) => error.hint(),
+            Self::Spool { source, .. } => Some(match source.kind() {
+                std::io::ErrorKind::StorageFull => {
+                    "free some space there, or set scratch_dir to a larger file system".to_owned()
+                }
+                _ => "check that scratch_dir can be written".to_owned(),
+            }),
+            Self::Missing(missing) => Some(missing.hint()),
+            Self::Rights { .. } => Some(
+                "restore as a superuser, or have one create what is needed in the target first"
+                    .to_owned(),
+            ),
+            Self::Stopped => Some("run it again".to_owned()),
+        }
+    }
+}
+
+/// Differences that are told by name before the rest is only counted.
+const LINES_MAX: usize = 8;
+
+/// Passed with `equal` when there is no line, failed with the first lines otherwise.
+fn verdict(name: &str, equal: impl Into<String>, lines: &[String]) -> Check {
+    if lines.is_empty() {
+        return Check::passed(name, equal);
+    }
+    Check::failed(name, told(lines))
+}
+
+/// The first of `lines` on one line.
+fn told(lines: &[String]) -> String {
+    let shown: Vec<String> =
+        lines.iter().take(LINES_MAX).map(|line| line.replace(['\n', '\r'], " ")).collect();
+    let more = lines.len() - shown.len();
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{rest}", shown.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_of_differences_is_cut_and_stays_on_one_line() {
+        let lines: Vec<String> = (0..20).map(|at| format!("table t{at}:\nother")).collect();
+        let check = verdict("row-counts", "equal", &lines);
+        assert!(check.detail.starts_with("table t0: other; table t1"), "{}", check.detail);
+        assert!(check.detail.ends_with("; and 12 more"), "{}", check.detail);
+        assert_eq!(verdict("row-counts", "equal", &[]), Check::passed("row-counts", "equal"));
+    }
+
+    #[test]
+    fn every_error_has_a_hint() {
+        let missing = Missing { roles: vec!["app".into()], extensions: vec![] };
+        let errors = [
+            ProofError::Archive(ArchiveError::NotAnArchive),
+            ProofError::Spool { path: "x".into(), source: std::io::ErrorKind::StorageFull.into() },
+            ProofError::Missing(missing),
+            ProofError::Rights { entries: vec![] },
+            ProofError::Stopped,
+        ];
+        for error in errors {
+            assert!(error.hint().is_some(), "{error}");
+        }
+    }
+}

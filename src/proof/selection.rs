@@ -1,0 +1,276 @@
+//! Which entries of an archive a restore takes: a pure decision, with a reason for each one left out.
+//!
+//! Into a scratch cluster of its own goes all but subscriptions, which would reach out (a copy never acts),
+//! and the refresh of materialized views over foreign tables, for the same reason. A role that is no superuser
+//! also cannot make some kinds of objects; they, and what cannot be without them, are left out and named, so
+//! that everything else may stop at the first error.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
+
+use crate::domain::archive::{Toc, TocEntry};
+use crate::domain::inventory::LeftOut;
+
+/// What the role of a restore may do in the target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Then nothing below matters but `label_providers`.
+    pub superuser: bool,
+    /// Extensions installed in the target database already.
+    pub installed_extensions: BTreeSet<String>,
+    /// Extensions that the role may create: trusted ones, and those that need no superuser.
+    pub creatable_extensions: BTreeSet<String>,
+    /// Roles that the role is a member of, itself included.
+    pub member_of: BTreeSet<String>,
+    /// Languages that anyone may write functions in.
+    pub trusted_languages: BTreeSet<String>,
+    /// Whether anything is loaded that could know a security label.
+    pub label_providers: bool,
+}
+
+/// An entry that a restore passes over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Omission {
+    /// The entry, as the comparison of inventories knows it.
+    pub entry: LeftOut,
+    /// Why.
+    pub reason: String,
+    /// Whether rows or large objects are lost with it.
+    pub holds_data: bool,
+}
+
+impl Omission {
+    /// `EVENT TRIGGER audit: only a superuser can create it`.
+    pub fn describe(&self) -> String {
+        let LeftOut { desc, schema, name } = &self.entry;
+        let dot = schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
+        format!("{desc} {dot}{name}: {}", self.reason)
+    }
+}
+
+/// What goes and what stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Numbers of the entries to restore, in the archive's order.
+    pub keep: Vec<u32>,
+    /// The others, but for those that no restore into an existing database takes.
+    pub omitted: Vec<Omission>,
+    /// Owners cannot be set, since the role is not a member of all of them.
+    pub without_owners: bool,
+}
+
+impl Selection {
+    /// The text of a `pg_restore --use-list` file.
+    pub fn use_list(&self) -> String {
+        let mut text = String::with_capacity(self.keep.len() * 8);
+        for id in &self.keep {
+            writeln!(text, "{id};").expect("a string takes any text");
+        }
+        text
+    }
+}
+
+const SUPERUSER: &str = "only a superuser can create it";
+
+/// Decides for each entry of `toc`.
+pub fn select(toc: &Toc, rights: &Rights) -> Selection {
+    let mut selection = Selection::default();
+    if !rights.superuser {
+        let foreign =
+            |entry: &TocEntry| !entry.owner.is_empty() && !rights.member_of.contains(&*entry.owner);
+        selection.without_owners = toc.entries.iter().any(foreign);
+    }
+    let refreshes: BTreeSet<usize> = toc.refreshes_over_foreign_tables().into_iter().collect();
+    let mut gone: HashMap<u32, String> = HashMap::new();
+    for (at, entry) in toc.entries.iter().enumerate() {
+        if matches!(
+            &*entry.desc,
+            "ENCODING" | "STDSTRINGS" | "SEARCHPATH" | "DATABASE" | "DATABASE PROPERTIES"
+        ) {
+            continue;
+        }
+        let own = if refreshes.contains(&at) {
+            Some("it reads a foreign table, and a copy reaches nowhere".to_owned())
+        } else {
+            reason(entry, rights)
+        };
+        let inherited = || {
+            let needs = entry.dependencies.iter().find_map(|id| gone.get(id))?;
+            Some(format!("it needs {needs}"))
+        };
+        let Some(reason) = own.or_else(inherited) else {
+            selection.keep.push(entry.dump_id);
+            continue;
+        };
+        gone.insert(entry.dump_id, entry.describe());
+        selection.omitted.push(Omission {
+            entry: LeftOut::new(
+                &entry.desc,
+                entry.namespace.as_deref().unwrap_or_default(),
+                &entry.tag,
+            ),
+            reason,
+            holds_data: entry.has_data,
+        });
+    }
+    selection
+}
+
+/// Why this entry cannot be restored, or must not be.
+fn reason(entry: &TocEntry, rights: &Rights) -> Option<String> {
+    let defn = entry.defn.as_deref().unwrap_or_default();
+    match &*entry.desc {
+        "SUBSCRIPTION" | "SUBSCRIPTION TABLE" => {
+            return Some("a copy must not subscribe".to_owned());
+        }
+        "SECURITY LABEL" if !rights.label_providers => {
+            return Some("no label provider is loaded".to_owned());
+        }
+        _ if rights.superuser => return None,
+        _ => {}
+    }
+    let superuser_only = match &*entry.desc {
+        "EVENT TRIGGER"
+        | "FOREIGN DATA WRAPPER"
+        | "PROCEDURAL LANGUAGE"
+        | "ACCESS METHOD"
+        | "OPERATOR CLASS"
+        | "OPERATOR FAMILY"
+        | "TEXT SEARCH PARSER"
+        | "TEXT SEARCH TEMPLATE"
+        | "PUBLICATION TABLES IN SCHEMA"
+        | "SHELL TYPE" => true,
+        "PUBLICATION" => defn.contains(" FOR ALL TABLES"),
+        "CAST" => defn.contains(" WITHOUT FUNCTION"),
+        // A base type; composite, enum and range types are anyone's.
+        "TYPE" => defn.contains("\n    INPUT = "),
+        "FUNCTION" | "PROCEDURE" => {
+            language(defn).is_some_and(|name| !rights.trusted_languages.contains(name))
+        }
+        "EXTENSION" => {
+            !rights.installed_extensions.contains(&*entry.tag)
+                && !rights.creatable_extensions.contains(&*entry.tag)
+        }
+        "DEFAULT ACL" if !rights.member_of.contains(&*entry.owner) => {
+            return Some(format!("the role is not a member of {}", entry.owner));
+        }
+        // An extension that was there before belongs to someone else.
+        "COMMENT" => {
+            let of = entry.tag.strip_prefix("EXTENSION ").map(|name| name.trim_matches('"'));
+            return of
+                .filter(|name| rights.installed_extensions.contains(*name))
+                .map(|_| "the extension was there before".to_owned());
+        }
+        _ => false,
+    };
+    superuser_only.then(|| SUPERUSER.to_owned())
+}
+
+/// The language of a function, from the line that `pg_dump` writes below its head.
+fn language(defn: &str) -> Option<&str> {
+    let (_, rest) = defn.split_once("\n    LANGUAGE ")?;
+    let name = rest.split(|c: char| c.is_whitespace() || c == ';').next()?;
+    Some(name.trim_matches('"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::archive::{ArchiveReader, NoSink};
+
+    const V14: &[u8] = include_bytes!("../../tests/fixtures/archives/odd-1.14.dump");
+    const V16: &[u8] = include_bytes!("../../tests/fixtures/archives/odd-1.16.dump");
+
+    fn toc(archive: &[u8]) -> Toc {
+        let mut reader = ArchiveReader::new(NoSink);
+        reader.push(archive).expect("an archive");
+        reader.complete().expect("a whole one").0
+    }
+
+    fn names(selection: &Selection) -> Vec<String> {
+        selection
+            .omitted
+            .iter()
+            .map(|left| format!("{} {}", left.entry.desc, left.entry.name))
+            .collect()
+    }
+
+    const REFRESHES: [&str; 3] = [
+        "MATERIALIZED VIEW DATA mv_foreign",
+        "MATERIALIZED VIEW DATA mv_over_mv",
+        "MATERIALIZED VIEW DATA mv_partition",
+    ];
+
+    #[test]
+    fn a_superuser_restores_all_but_subscriptions_and_what_reaches_out() {
+        for archive in [V14, V16] {
+            let toc = toc(archive);
+            let rights = Rights { superuser: true, ..Rights::default() };
+            let selection = select(&toc, &rights);
+            let mut expected = vec!["SUBSCRIPTION sub"];
+            expected.extend(REFRESHES);
+            assert_eq!(names(&selection), expected);
+            assert!(!selection.without_owners);
+            assert!(selection.omitted.iter().all(|left| !left.holds_data));
+            // Encoding, quoting, search path and the database itself are no entries of a list.
+            assert_eq!(selection.keep.len() + 4 + 4, toc.entries.len());
+            assert_eq!(selection.use_list().lines().count(), selection.keep.len());
+        }
+    }
+
+    #[test]
+    fn another_role_leaves_out_what_it_cannot_create_and_what_hangs_on_it() {
+        let toc = toc(V14);
+        let rights = Rights {
+            creatable_extensions: BTreeSet::from(["hstore".to_owned()]),
+            member_of: BTreeSet::from(["postgres".to_owned()]),
+            trusted_languages: BTreeSet::from(["plpgsql".to_owned(), "sql".to_owned()]),
+            ..Rights::default()
+        };
+        let found = names(&select(&toc, &rights));
+        let expected = [
+            "EXTENSION postgres_fdw",
+            "COMMENT EXTENSION postgres_fdw",
+            "SERVER elsewhere",
+            "FOREIGN TABLE far",
+            "FOREIGN TABLE mixed_far",
+            "VIEW over_foreign",
+            "MATERIALIZED VIEW mv_foreign",
+            "MATERIALIZED VIEW mv_over_mv",
+            "TABLE ATTACH mixed_far",
+            "PUBLICATION all_of_it",
+            "EVENT TRIGGER evt",
+        ];
+        for name in expected {
+            assert!(found.iter().any(|left| left == name), "{name} in {found:?}");
+        }
+        assert!(!found.iter().any(|left| left.contains("customers") || left.contains("hstore")));
+    }
+
+    #[test]
+    fn an_owner_that_the_role_is_not_a_member_of_means_restoring_without_owners() {
+        assert!(select(&toc(V14), &Rights::default()).without_owners);
+    }
+
+    #[test]
+    fn a_rows_loss_is_told() {
+        let rights = Rights::default();
+        let selection = select(&toc(V14), &rights);
+        let lost: Vec<&str> = selection
+            .omitted
+            .iter()
+            .filter(|left| left.holds_data)
+            .map(|left| &*left.entry.name)
+            .collect();
+        // Its columns are of a type of the extension hstore, which this role cannot create.
+        assert_eq!(lost, ["customers"]);
+    }
+
+    #[test]
+    fn the_language_of_a_function_is_found() {
+        let defn =
+            "CREATE FUNCTION public.ev() RETURNS event_trigger\n    LANGUAGE plpgsql\n    AS $$";
+        assert_eq!(language(defn), Some("plpgsql"));
+        assert_eq!(language("CREATE FUNCTION f() RETURNS int"), None);
+    }
+}
