@@ -6,6 +6,7 @@ pub mod codec;
 pub mod config;
 pub mod domain;
 pub mod failpoint;
+pub mod ops;
 pub mod postgres;
 pub mod proof;
 pub mod repo;

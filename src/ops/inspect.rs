@@ -1,0 +1,134 @@
+//! `list`, `show`, `pin`, `unpin`: looking at the catalog, and marking it.
+
+use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::inventory::Inventory;
+use crate::domain::selector::{Selector, SelectorError};
+use crate::domain::verification::VerificationRecord;
+use crate::repo::catalog::{Catalog, Entry, Filter};
+use crate::repo::{RepoError, Repository, layout};
+
+/// Why a look failed.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The repository.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// A text that names no backup.
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    /// The sealed inventory is not one.
+    #[error("the inventory of {id} cannot be read")]
+    Inventory {
+        /// The backup.
+        id: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Failure for InspectError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repo(error) => error.kind(),
+            Self::Selector(_) => FailureKind::Usage,
+            Self::Inventory { .. } => FailureKind::Damage,
+        }
+    }
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Repo(error) => error.hint(),
+            Self::Selector(_) => Some(
+                "an id or its beginning, `latest`, `latest~1` or `latest:pre-migration`".to_owned(),
+            ),
+            Self::Inventory { .. } => Some("it may be of a newer pgkeep".to_owned()),
+        }
+    }
+}
+
+/// The backups, newest first, and what could not be read.
+pub async fn list(repository: &Repository, filter: &Filter) -> Result<Catalog, InspectError> {
+    Ok(repository.catalog(filter).await?)
+}
+
+/// The one backup that `wanted` names.
+pub async fn find(
+    repository: &Repository,
+    filter: &Filter,
+    wanted: &str,
+) -> Result<Entry, InspectError> {
+    let selector: Selector = wanted.parse()?;
+    let mut catalog = repository.catalog(filter).await?;
+    Ok(catalog.resolve(&selector, wanted)?)
+}
+
+/// One backup with all that is known of it here.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The backup.
+    pub entry: Entry,
+    /// What was recorded of the database; none without an identity.
+    pub inventory: Option<Inventory>,
+    /// Its verifications, oldest first.
+    pub verifications: Vec<VerificationRecord>,
+    /// Commands that recover it with stock programs.
+    pub recovery: Vec<String>,
+}
+
+/// One backup with its inventory (where this host holds an identity) and verifications.
+pub async fn show(
+    repository: &Repository,
+    filter: &Filter,
+    wanted: &str,
+) -> Result<Shown, InspectError> {
+    let entry = find(repository, filter, wanted).await?;
+    let manifest = &entry.manifest;
+    let inventory = match repository.keys().opener {
+        Some(_) => Some(inventory(repository, &entry)?),
+        None => None,
+    };
+    let verifications = repository.verifications(&manifest.cluster, &manifest.id).await?;
+    let recovery = vec![
+        format!("export REPOSITORY='{}'", repository.store.address()),
+        format!(
+            "export MANIFEST=\"$REPOSITORY/{}\"",
+            layout::manifest(&manifest.cluster, &manifest.id)
+        ),
+        "export IDENTITY=identity.txt DATABASE=restored".to_owned(),
+        "sed -n '/^```sh$/,/^```$/{//!p}' \"$REPOSITORY/RECOVER.md\" | sh".to_owned(),
+    ];
+    Ok(Shown { entry, inventory, verifications, recovery })
+}
+
+/// The inventory that a backup keeps sealed.
+fn inventory(repository: &Repository, entry: &Entry) -> Result<Inventory, InspectError> {
+    let json = repository.sealed_part(&entry.manifest)?;
+    serde_json::from_slice(&json)
+        .map_err(|source| InspectError::Inventory { id: entry.manifest.id.to_string(), source })
+}
+
+/// Pins a backup.
+pub async fn pin(
+    repository: &Repository,
+    filter: &Filter,
+    wanted: &str,
+) -> Result<Entry, InspectError> {
+    let mut entry = find(repository, filter, wanted).await?;
+    if !entry.pinned {
+        repository.pin(&entry.manifest.cluster, &entry.manifest.id).await?;
+        entry.pinned = true;
+    }
+    Ok(entry)
+}
+
+/// Takes the pins off a backup.
+pub async fn unpin(
+    repository: &Repository,
+    filter: &Filter,
+    wanted: &str,
+) -> Result<Entry, InspectError> {
+    let mut entry = find(repository, filter, wanted).await?;
+    repository.unpin(&entry.manifest.cluster, &entry.manifest.id).await?;
+    entry.pinned = false;
+    Ok(entry)
+}

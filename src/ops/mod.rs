@@ -1,0 +1,11 @@
+//! Floor 3: one verb, one conductor. Nothing here prints, and conductors never call each other.
+
+mod copy;
+pub mod init;
+pub mod inspect;
+pub mod restore;
+pub mod snapshot;
+pub mod verify;
+
+#[cfg(test)]
+mod tests;

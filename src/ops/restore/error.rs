@@ -1,0 +1,256 @@
+//! Why a restore did not happen.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::verification::{Check, Outcome};
+use crate::ops::copy::CopyError;
+use crate::postgres::{PostgresError, quote_ident};
+use crate::proof::ProofError;
+use crate::scratch::ScratchError;
+
+/// Why a restore did not happen; what is live is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// A name no database can have, or must not.
+    #[error("`{0}` cannot be the name of a restored database")]
+    Name(String),
+    /// The name belongs to a database.
+    #[error("there is a database `{database}` on {target}")]
+    NameTaken {
+        /// The name.
+        database: String,
+        /// The server.
+        target: String,
+    },
+    /// A swap without consent.
+    #[error("`{database}` is live, and its sessions would be ended")]
+    NeedsYes {
+        /// The live database.
+        database: String,
+    },
+    /// A snapshot that is not the whole database.
+    #[error("the snapshot leaves out the rows of {}", tables.join(", "))]
+    Partial {
+        /// The tables without rows.
+        tables: Vec<String>,
+    },
+    /// Things that belong to the old database and would stay with it.
+    #[error("would stay with the old `{database}`: {}", listed(what))]
+    StaysBehind {
+        /// The live database.
+        database: String,
+        /// What they are, by their names.
+        what: BTreeMap<&'static str, Vec<String>>,
+        /// Whether `--force` helps.
+        can_be_forced: bool,
+    },
+    /// The role cannot give the copy's objects to their owners.
+    #[error("the copy of `{database}` has no owners and privileges, and takes no live name")]
+    WithoutOwners {
+        /// The live database.
+        database: String,
+    },
+    /// The snapshot is of a newer server.
+    #[error(
+        "the snapshot is of PostgreSQL {source_major}, and the target is PostgreSQL {target_major}"
+    )]
+    OlderTarget {
+        /// The source's major.
+        source_major: u32,
+        /// The target's major.
+        target_major: u32,
+    },
+    /// The target takes no writes.
+    #[error("{0} is a standby")]
+    Standby(String),
+    /// The role may not do what is needed.
+    #[error("the role `{role}` {lacks}")]
+    Privileges {
+        /// The role.
+        role: String,
+        /// What it lacks.
+        lacks: String,
+        /// The statement that mends it.
+        statement: String,
+    },
+    /// Roles that the copy names and the target lacks.
+    #[error("{target} lacks the role{} {}", plural(roles), quoted(roles))]
+    MissingRoles {
+        /// Their names.
+        roles: Vec<String>,
+        /// The server.
+        target: String,
+    },
+    /// Extensions that the copy needs and the target cannot install.
+    #[error("{target} cannot install the extension{} {}", plural(extensions), quoted(extensions))]
+    MissingExtensions {
+        /// Their names.
+        extensions: Vec<String>,
+        /// The server.
+        target: String,
+    },
+    /// Sessions that pgkeep's role may not end, or that do not end.
+    #[error("`{database}` is still in use by {}", holders.join(", "))]
+    InUse {
+        /// The live database.
+        database: String,
+        /// Each session: role, application and pid.
+        holders: Vec<String>,
+    },
+    /// The live database is another one than the plan saw.
+    #[error("`{0}` was renamed, dropped or made anew meanwhile")]
+    LiveChanged(String),
+    /// The copy is not what was recorded.
+    #[error("the copy failed its checks: {}", failed(checks))]
+    Checks {
+        /// All checks.
+        checks: Vec<Check>,
+    },
+    /// A file that would be overwritten.
+    #[error("`{}` exists", .0.display())]
+    OutputExists(PathBuf),
+    /// The output file, or the pipe.
+    #[error("cannot write `{}`", path.display())]
+    Output {
+        /// Where to.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The token was cancelled.
+    #[error("interrupted")]
+    Interrupted,
+    /// The backup could not be brought back.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// Loading and checking.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The scratch database, the spool.
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+    /// The server, its client programs.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+}
+
+impl RestoreError {
+    /// The SQLSTATE, when a statement failed.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Postgres(error) | Self::Scratch(ScratchError::Postgres(error)) => {
+                error.sqlstate()
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Failure for RestoreError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Name(_)
+            | Self::NameTaken { .. }
+            | Self::NeedsYes { .. }
+            | Self::Partial { .. }
+            | Self::OutputExists(_) => FailureKind::Usage,
+            Self::StaysBehind { .. }
+            | Self::WithoutOwners { .. }
+            | Self::OlderTarget { .. }
+            | Self::Standby(_)
+            | Self::Privileges { .. }
+            | Self::MissingRoles { .. }
+            | Self::MissingExtensions { .. }
+            | Self::InUse { .. }
+            | Self::LiveChanged(_) => FailureKind::Postgres,
+            Self::Checks { .. } => FailureKind::Damage,
+            Self::Output { .. } => FailureKind::Unexpected,
+            Self::Interrupted => FailureKind::Interrupted,
+            Self::Copy(source) => source.kind(),
+            Self::Proof(source) => source.kind(),
+            Self::Scratch(source) => source.kind(),
+            Self::Postgres(source) => source.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Name(_) => "1 to 63 bytes, and none of PostgreSQL's own templates".to_owned(),
+            Self::NameTaken { .. } => {
+                "choose: `--as NAME` for another name, `--replace` to swap it \
+                                       for the live one, `--output FILE` for the dump itself"
+                    .to_owned()
+            }
+            Self::NeedsYes { .. } => {
+                "`--yes` goes on; the old database is kept under another name".to_owned()
+            }
+            Self::Partial { .. } => {
+                "`--allow-partial` goes on without these rows; `--as NAME` keeps the live database"
+                    .to_owned()
+            }
+            Self::StaysBehind { can_be_forced: false, .. } => {
+                "COMMIT PREPARED or ROLLBACK PREPARED them first".to_owned()
+            }
+            Self::StaysBehind { .. } => {
+                "drop, disable or move them first, or leave them there with `--force`".to_owned()
+            }
+            Self::WithoutOwners { .. } => {
+                "restore as a superuser or a member of every owner; `--no-owner` swaps it all the same"
+                    .to_owned()
+            }
+            Self::OlderTarget { source_major, .. } => {
+                format!("restore to a server of PostgreSQL {source_major} or newer")
+            }
+            Self::Standby(_) => "restore to its primary".to_owned(),
+            Self::Privileges { statement, .. } => format!("as a superuser: {statement}"),
+            Self::MissingRoles { roles, .. } => {
+                let create = |role: &String| format!("CREATE ROLE {} NOLOGIN;", quote_ident(role));
+                let statements = roles.iter().map(create).collect::<Vec<_>>().join(" ");
+                format!("{statements} Or leave owners and grants out with `--no-owner`")
+            }
+            Self::MissingExtensions { .. } => {
+                "install their packages on the server (postgresql-contrib and others)".to_owned()
+            }
+            Self::InUse { .. } => {
+                "nothing was changed; end them as a superuser, or grant pgkeep's role \
+                                   pg_signal_backend, and run it again"
+                    .to_owned()
+            }
+            Self::LiveChanged(_) => "look at it, and run the restore again".to_owned(),
+            Self::Checks { .. } => {
+                "nothing was changed; take another backup, and see `pgkeep show`".to_owned()
+            }
+            Self::OutputExists(_) => "nothing is overwritten; name another file".to_owned(),
+            Self::Output { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
+                "the program that reads it ended before the dump did".to_owned()
+            }
+            Self::Output { .. } => "check the directory, its permissions and its space".to_owned(),
+            Self::Interrupted => return None,
+            Self::Copy(source) => return source.hint(),
+            Self::Proof(source) => return source.hint(),
+            Self::Scratch(source) => return source.hint(),
+            Self::Postgres(source) => return source.hint(),
+        })
+    }
+}
+
+fn plural(names: &[String]) -> &'static str {
+    if names.len() == 1 { "" } else { "s" }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn listed(what: &BTreeMap<&'static str, Vec<String>>) -> String {
+    let one = |(kind, names): (&&str, &Vec<String>)| format!("{kind} ({})", names.join(", "));
+    what.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn failed(checks: &[Check]) -> String {
+    let failed = checks.iter().filter(|check| check.result == Outcome::Failed);
+    failed.map(|check| format!("{}: {}", check.name, check.detail)).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,319 @@
+//! `restore`: a backup becomes a database again, and takes a name only after it has proved itself.
+//!
+//! The order is: look at the target and decide ([`plan`]); fetch the archive into a spool; make a scratch
+//! database on the target server; load it; check it; only then give it its name ([`swap`]). What is live is
+//! not touched before that, and then by two renames in one transaction.
+//!
+//! Crash story: whatever step a crash or a cancellation hits, the live database is as it was or the swap is
+//! complete. The spool and the scratch database go with the command; what a SIGKILL leaves of them is marked
+//! and unlocked, and the next run removes it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+mod error;
+mod export;
+mod plan;
+mod survey;
+mod swap;
+#[cfg(test)]
+mod tests;
+
+pub use error::RestoreError;
+pub use export::{ExportFormat, ExportReport, Output, export};
+pub use plan::{Consent, Destination, Naming, RestorePlan};
+
+use super::copy::{AfterLoad, OpenedBackup, dump_major, jobs};
+use crate::domain::connection::ConnectionInfo;
+use crate::domain::id::BackupId;
+use crate::domain::observer::{Observer, Severity};
+use crate::domain::verification::{Check, Depth, Outcome, outcome_of};
+use crate::failpoint;
+use crate::postgres::programs::Programs;
+use crate::proof::selection::Omission;
+use crate::proof::{Assertion, Proof, ProofRequest, SpooledArchive, verify};
+use crate::repo::Repository;
+use crate::repo::catalog::Entry;
+use crate::scratch::database::{Creation, ScratchDatabase, maintenance_session};
+use crate::scratch::directory::ScratchDirectory;
+use crate::scratch::properties::DatabaseProperties;
+use crate::scratch::{registry, space};
+
+/// What a restore works with.
+#[derive(Clone, Copy)]
+pub struct Restoring<'a> {
+    /// Where the backup is.
+    pub repository: &'a Repository,
+    /// Where it goes.
+    pub server: &'a ConnectionInfo,
+    /// Where client programs are looked for first.
+    pub bin_dir: Option<&'a Path>,
+    /// Where the archive is spooled.
+    pub scratch_dir: &'a Path,
+    /// What must hold in the copy.
+    pub assertions: &'a [Assertion],
+    /// Who is told.
+    pub observer: &'a dyn Observer,
+    /// Ends it.
+    pub cancel: &'a CancellationToken,
+}
+
+/// What the operator asked for.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// The name the copy takes.
+    pub destination: Destination,
+    /// What is allowed.
+    pub consent: Consent,
+    /// How deep the copy is checked; `counts` unless asked otherwise.
+    pub depth: Depth,
+    /// All objects belong to the role that restores, and nobody has grants on them.
+    pub no_owner: bool,
+}
+
+/// What was done.
+#[derive(Debug, Clone)]
+pub struct RestoreReport {
+    /// The backup.
+    pub id: BackupId,
+    /// The database it was taken from.
+    pub source: String,
+    /// The name the copy has now.
+    pub database: String,
+    /// The name that the database has which had it before.
+    pub kept_as: Option<String>,
+    /// Sessions that were ended for the swap.
+    pub sessions_ended: u64,
+    /// What was compared.
+    pub checks: Vec<Check>,
+    /// What could not be restored or given to the copy, one line each.
+    pub left_out: Vec<String>,
+    /// From the first look to the last rename.
+    pub duration_ms: u64,
+}
+
+/// Decides what a restore of `entry` would do; changes nothing. This is `--dry-run`.
+pub async fn plan(
+    restoring: &Restoring<'_>,
+    entry: &Entry,
+    options: &RestoreOptions,
+) -> Result<RestorePlan, RestoreError> {
+    let backup = OpenedBackup::open(restoring.repository, entry).await?;
+    let consent = Consent { yes: true, ..options.consent };
+    decide(restoring, &backup, &RestoreOptions { consent, ..options.clone() }).await
+}
+
+/// Restores `entry`.
+pub async fn run(
+    restoring: &Restoring<'_>,
+    entry: &Entry,
+    options: &RestoreOptions,
+) -> Result<RestoreReport, RestoreError> {
+    let ambient = restoring.repository.ambient();
+    let begun = ambient.monotonic();
+    sweep(restoring).await?;
+    let backup = OpenedBackup::open(restoring.repository, entry).await?;
+    let plan = decide(restoring, &backup, options).await?;
+    for notice in &plan.notices {
+        restoring.observer.finding(Severity::Notice, notice);
+    }
+    let programs = client_programs(restoring, &backup, &plan)?;
+    require_space(restoring, &plan).await?;
+
+    let directory = ScratchDirectory::create(restoring.scratch_dir, ambient.random())?;
+    let path = directory.join("archive");
+    let archive = backup.spool(path, restoring.observer, restoring.cancel).await?;
+    failpoint::hit("restore.spooled");
+
+    restoring.observer.step("restoring", &plan.database);
+    let creation = Creation {
+        facts: &backup.inventory.database,
+        tablespace: plan.tablespace.as_deref(),
+        closed: plan.closed,
+        avoid: Some(&plan.database),
+        tag: ambient.random(),
+    };
+    let scratch = ScratchDatabase::create(restoring.server, &creation).await?;
+    failpoint::hit("restore.scratch-created");
+    if scratch.maintenance_connection().database() == "template1" {
+        let told = "held through `template1`: nobody can create databases until this is done";
+        restoring.observer.finding(Severity::Warning, told);
+    }
+    let work = Work { restoring, backup: &backup, plan: &plan, programs: &programs };
+    let result = work.prove_and_name(&archive, &scratch).await;
+    // On success it has another name by now, and this only lets its lock go.
+    let discarded = scratch.discard().await;
+    let (proof, named) = result?;
+    if let Err(error) = discarded {
+        // The restore is done; a scratch name that is still there would be swept by the next run.
+        restoring.observer.finding(Severity::Warning, &format!("cannot clear up: {error}"));
+    }
+    let mut left_out: Vec<String> = proof.left_out.iter().map(Omission::describe).collect();
+    left_out.extend(named.left_out);
+    Ok(RestoreReport {
+        id: plan.id,
+        source: plan.source,
+        database: plan.database,
+        kept_as: match plan.naming {
+            Naming::Swap { kept_as, .. } => Some(kept_as),
+            Naming::Rename => None,
+        },
+        sessions_ended: named.sessions_ended,
+        checks: proof.checks,
+        left_out,
+        duration_ms: milliseconds(ambient.monotonic().saturating_sub(begun)),
+    })
+}
+
+/// Removes what killed runs left here and on the target.
+async fn sweep(restoring: &Restoring<'_>) -> Result<(), RestoreError> {
+    let scratch_dir = restoring.scratch_dir.to_owned();
+    let swept = tokio::task::spawn_blocking(move || registry::sweep_directories(&scratch_dir));
+    let directories = swept.await.expect("a sweep does not panic")?;
+    for path in directories {
+        let told = format!("removed `{}`, which a killed run left", path.display());
+        restoring.observer.finding(Severity::Notice, &told);
+    }
+    for name in registry::sweep_databases(restoring.server).await? {
+        let told = format!("dropped `{name}`, which a killed run left");
+        restoring.observer.finding(Severity::Notice, &told);
+    }
+    Ok(())
+}
+
+async fn decide(
+    restoring: &Restoring<'_>,
+    backup: &OpenedBackup<'_>,
+    options: &RestoreOptions,
+) -> Result<RestorePlan, RestoreError> {
+    let manifest = &backup.entry.manifest;
+    let wanted = options.destination.name.as_deref().unwrap_or(&manifest.database);
+    let (session, _) = maintenance_session(restoring.server, Some(wanted)).await?;
+    let target = survey::of(&session, restoring.server, wanted).await?;
+    let source = plan::Source {
+        id: &manifest.id,
+        database: &manifest.database,
+        excluded_table_data: &manifest.excluded_table_data,
+        inventory: &backup.inventory,
+        archive_bytes: backup.archive_bytes(),
+        roles: !options.no_owner,
+    };
+    plan::decide(&source, &options.destination, options.consent, options.depth, &target)
+}
+
+/// `pg_restore` of the target's major, or of the `pg_dump` that wrote the archive where that is newer.
+fn client_programs(
+    restoring: &Restoring<'_>,
+    backup: &OpenedBackup<'_>,
+    plan: &RestorePlan,
+) -> Result<Programs, RestoreError> {
+    let dumped = dump_major(&backup.entry.manifest.versions.pg_dump).unwrap_or_default();
+    Ok(Programs::find(plan.target_major.max(dumped), restoring.bin_dir)?)
+}
+
+/// Room for the spool here, and for the copy where the server's disk can be seen from here.
+async fn require_space(restoring: &Restoring<'_>, plan: &RestorePlan) -> Result<(), RestoreError> {
+    let scratch_dir = restoring.scratch_dir;
+    std::fs::create_dir_all(scratch_dir)
+        .map_err(crate::scratch::ScratchError::io("cannot create", scratch_dir))?;
+    space::require(scratch_dir, plan.archive_bytes)?;
+    let (session, _) = maintenance_session(restoring.server, Some(&plan.database)).await?;
+    let copy_bytes = space::restored_bytes(plan.archive_bytes, None);
+    match survey::local_data_directory(&session, restoring.server).await {
+        Some(data) if space::same_disk(&data, scratch_dir) => {
+            Ok(space::require(&data, copy_bytes.saturating_add(plan.archive_bytes))?)
+        }
+        Some(data) => Ok(space::require(&data, copy_bytes)?),
+        None => {
+            let told = format!(
+                "the server's disk cannot be seen from here; the copy takes about {} MiB of it",
+                copy_bytes >> 20
+            );
+            restoring.observer.finding(Severity::Notice, &told);
+            Ok(())
+        }
+    }
+}
+
+/// One restore, from the loaded archive on.
+struct Work<'a> {
+    restoring: &'a Restoring<'a>,
+    backup: &'a OpenedBackup<'a>,
+    plan: &'a RestorePlan,
+    programs: &'a Programs,
+}
+
+/// What naming the copy came to.
+struct Named {
+    sessions_ended: u64,
+    left_out: Vec<String>,
+}
+
+impl Work<'_> {
+    async fn prove_and_name(
+        &self,
+        archive: &SpooledArchive,
+        scratch: &ScratchDatabase,
+    ) -> Result<(Proof, Named), RestoreError> {
+        let (restoring, plan) = (self.restoring, self.plan);
+        let loaded = || failpoint::hit("restore.loaded");
+        let request = ProofRequest {
+            archive,
+            target: &scratch.connection(),
+            programs: self.programs,
+            expected: &self.backup.inventory,
+            depth: plan.depth,
+            assertions: restoring.assertions,
+            assertion_timeout: None,
+            row_key: self.backup.row_key(),
+            jobs: jobs(),
+            roles: plan.roles,
+            tablespaces: plan.table_spaces,
+            locale: true,
+            analyze: true,
+            observer: &AfterLoad { observer: restoring.observer, loaded: &loaded },
+        };
+        let proof = tokio::select! {
+            () = restoring.cancel.cancelled() => return Err(RestoreError::Interrupted),
+            proof = verify(&request) => proof?,
+        };
+        failpoint::hit("restore.checked");
+        if outcome_of(&proof.checks) != Outcome::Passed {
+            return Err(RestoreError::Checks { checks: proof.checks });
+        }
+        // Whoever works with the live database would find the copy closed to him.
+        if plan.roles && !proof.roles && matches!(plan.naming, Naming::Swap { .. }) {
+            return Err(RestoreError::WithoutOwners { database: plan.database.clone() });
+        }
+        restoring.observer.step("renaming", &plan.database);
+        failpoint::hit("restore.before-rename");
+        let named = self.name(scratch).await?;
+        Ok((proof, named))
+    }
+
+    async fn name(&self, scratch: &ScratchDatabase) -> Result<Named, RestoreError> {
+        let plan = self.plan;
+        match &plan.naming {
+            Naming::Rename => {
+                let facts = &self.backup.inventory.database;
+                let mut properties = DatabaseProperties::recorded(facts);
+                if !plan.roles {
+                    properties = properties.without_roles();
+                }
+                let left_out = swap::rename(scratch, &plan.database, &properties).await?;
+                Ok(Named { sessions_ended: 0, left_out })
+            }
+            Naming::Swap { oid, kept_as } => {
+                let swap = swap::Swap { database: &plan.database, oid: *oid, kept_as };
+                let sessions_ended = swap::replace(scratch, swap, self.restoring.cancel).await?;
+                Ok(Named { sessions_ended, left_out: Vec::new() })
+            }
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,557 @@
+//! What a restore would do, decided before anything is made: pure, and what `--dry-run` prints.
+//!
+//! Everything that can be known beforehand is refused here: a name that is taken, a role, an extension or
+//! a privilege that the target lacks, and what would stay behind with a database that is replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::id::BackupId;
+use crate::domain::inventory::Inventory;
+use crate::domain::verification::Depth;
+use crate::postgres::quote_ident;
+
+use super::RestoreError;
+
+/// `NAMEDATALEN - 1`.
+const NAME_BYTES_MAX: usize = 63;
+
+/// Which name the copy takes when it has proved itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Destination {
+    /// `--as NAME`; none is the snapshot's own name.
+    pub name: Option<String>,
+    /// `--replace`: swap it for the live database of that name.
+    pub replace: bool,
+}
+
+/// What the operator allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Consent {
+    /// `--yes`: a live database may lose its name.
+    pub yes: bool,
+    /// `--force`: what stays with the old database may stay there.
+    pub force: bool,
+    /// `--allow-partial`: a copy without some tables' rows may replace a whole one.
+    pub allow_partial: bool,
+}
+
+/// The target server as it was found.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Target {
+    /// `user@host:port/database`, for messages.
+    pub(super) described: String,
+    /// Its `server_version_num`.
+    pub(super) server_version_num: u32,
+    /// The role pgkeep connects as.
+    pub(super) role: String,
+    /// Whether that role is a superuser.
+    pub(super) superuser: bool,
+    /// Whether that role may create databases.
+    pub(super) createdb: bool,
+    /// Whether it is in recovery, and takes no writes.
+    pub(super) standby: bool,
+    /// Roles that exist.
+    pub(super) roles: BTreeSet<String>,
+    /// Extensions that can be installed.
+    pub(super) extensions: BTreeSet<String>,
+    /// Tablespaces that exist.
+    pub(super) tablespaces: BTreeSet<String>,
+    /// Databases that exist.
+    pub(super) databases: BTreeSet<String>,
+    /// The database that has the wanted name.
+    pub(super) live: Option<Live>,
+}
+
+/// A database that a copy would replace.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Live {
+    /// Its oid, which a rename keeps.
+    pub(super) oid: u32,
+    /// Its owner.
+    pub(super) owner: String,
+    /// Whether pgkeep's role may act as its owner.
+    pub(super) owned: bool,
+    /// Its default tablespace.
+    pub(super) tablespace: String,
+    /// Whether someone granted or revoked something on it.
+    pub(super) has_grants: bool,
+    /// Whether it lets anyone in.
+    pub(super) allows_connections: bool,
+    /// Logical replication slots in it.
+    pub(super) slots: Vec<String>,
+    /// Enabled subscriptions in it.
+    pub(super) subscriptions: Vec<String>,
+    /// Prepared transactions in it.
+    pub(super) prepared: Vec<String>,
+    /// Whether `pg_cron` runs its jobs out of it.
+    pub(super) cron: bool,
+}
+
+/// The part of a manifest that a plan is made from.
+#[derive(Debug, Clone)]
+pub(super) struct Source<'a> {
+    /// The backup.
+    pub(super) id: &'a BackupId,
+    /// Its database.
+    pub(super) database: &'a str,
+    /// Tables whose rows were left out when it was taken.
+    pub(super) excluded_table_data: &'a [String],
+    /// What it holds.
+    pub(super) inventory: &'a Inventory,
+    /// Plain size of its archive.
+    pub(super) archive_bytes: u64,
+    /// Whether owners and grants are to be those of the source.
+    pub(super) roles: bool,
+}
+
+/// What will be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestorePlan {
+    /// The backup.
+    pub id: BackupId,
+    /// The database it was taken from.
+    pub source: String,
+    /// The name the copy takes.
+    pub database: String,
+    /// The target server.
+    pub target: String,
+    /// Its major version.
+    pub target_major: u32,
+    /// How the name is taken.
+    pub naming: Naming,
+    /// The tablespace that the copy is made in; none is the server's default.
+    pub tablespace: Option<String>,
+    /// Whether tables go into their own tablespaces, which the target has all of.
+    pub table_spaces: bool,
+    /// Whether the copy is closed to PUBLIC from the beginning.
+    pub closed: bool,
+    /// How deep it is checked.
+    pub depth: Depth,
+    /// Whether owners and grants are those of the source.
+    pub roles: bool,
+    /// Plain size of the archive that is spooled.
+    pub archive_bytes: u64,
+    /// What the operator should know.
+    pub notices: Vec<String>,
+}
+
+/// How the copy takes its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Naming {
+    /// The name is free.
+    Rename,
+    /// Both renames in one transaction.
+    Swap {
+        /// The live database's oid.
+        oid: u32,
+        /// The name it keeps its content under.
+        kept_as: String,
+    },
+}
+
+impl RestorePlan {
+    /// The plan in words, one step a line.
+    pub fn steps(&self) -> Vec<String> {
+        let mebibytes = self.archive_bytes >> 20;
+        let mut steps = vec![
+            format!("fetch backup {} of `{}` ({mebibytes} MiB)", self.id, self.source),
+            format!("restore it into a scratch database on {}", self.target),
+            match self.depth {
+                Depth::Counts => "compare objects, row counts and sequences".to_owned(),
+                Depth::Full => "compare objects, row counts, sequences and every row".to_owned(),
+            },
+        ];
+        match &self.naming {
+            Naming::Rename => steps.push(format!("rename it to `{}`", self.database)),
+            Naming::Swap { kept_as, .. } => {
+                steps.push(format!("end the sessions in `{}`", self.database));
+                steps.push(format!(
+                    "in one transaction: rename `{0}` to `{kept_as}`, give the copy its owner, \
+                     grants and settings, and rename the copy to `{0}`",
+                    self.database
+                ));
+            }
+        }
+        steps
+    }
+}
+
+/// Decides what to do, or why not.
+pub(super) fn decide(
+    source: &Source<'_>,
+    destination: &Destination,
+    consent: Consent,
+    depth: Depth,
+    target: &Target,
+) -> Result<RestorePlan, RestoreError> {
+    let database = destination.name.as_deref().unwrap_or(source.database);
+    check_name(database)?;
+    check_target(source, target)?;
+    let mut notices = Vec::new();
+    let naming = match (&target.live, destination.replace) {
+        (None, _) => {
+            if destination.replace {
+                notices.push(format!("there is no database `{database}` to replace"));
+            }
+            Naming::Rename
+        }
+        (Some(_), false) => {
+            return Err(RestoreError::NameTaken {
+                database: database.to_owned(),
+                target: target.described.clone(),
+            });
+        }
+        (Some(live), true) => {
+            check_swap(source, database, consent, target, live)?;
+            if !live.allows_connections {
+                notices.push(format!(
+                    "`{database}` lets nobody in (ALLOW_CONNECTIONS false); the copy will"
+                ));
+            }
+            Naming::Swap {
+                oid: live.oid,
+                kept_as: kept_name(database, source.id, &target.databases),
+            }
+        }
+    };
+    let facts = &source.inventory.database;
+    let wanted = target.live.as_ref().map_or(&facts.tablespace, |live| &live.tablespace);
+    if !target.tablespaces.contains(wanted) {
+        notices.push(format!("there is no tablespace `{wanted}`; the default one is used"));
+    }
+    let mut spaces =
+        source.inventory.relations.iter().filter_map(|table| table.tablespace.as_ref());
+    let table_spaces = spaces.all(|name| target.tablespaces.contains(name));
+    if !table_spaces {
+        notices.push("tables lose their tablespaces, which the target lacks".to_owned());
+    }
+    let default = wanted == "pg_default" || !target.tablespaces.contains(wanted);
+    Ok(RestorePlan {
+        id: source.id.clone(),
+        source: source.database.to_owned(),
+        database: database.to_owned(),
+        target: target.described.clone(),
+        target_major: target.server_version_num / 10_000,
+        naming,
+        tablespace: (!default).then(|| wanted.clone()),
+        table_spaces,
+        closed: target.live.as_ref().map_or(!facts.acl.is_empty(), |live| live.has_grants),
+        depth,
+        roles: source.roles,
+        archive_bytes: source.archive_bytes,
+        notices,
+    })
+}
+
+fn check_name(database: &str) -> Result<(), RestoreError> {
+    let good = !database.is_empty()
+        && database.len() <= NAME_BYTES_MAX
+        && !database.contains('\0')
+        && !matches!(database, "template0" | "template1");
+    if good { Ok(()) } else { Err(RestoreError::Name(database.to_owned())) }
+}
+
+/// Whether the copy can be made there at all.
+fn check_target(source: &Source<'_>, target: &Target) -> Result<(), RestoreError> {
+    let inventory = source.inventory;
+    if inventory.major() > target.server_version_num / 10_000 {
+        return Err(RestoreError::OlderTarget {
+            source_major: inventory.major(),
+            target_major: target.server_version_num / 10_000,
+        });
+    }
+    if target.standby {
+        return Err(RestoreError::Standby(target.described.clone()));
+    }
+    if !target.superuser && !target.createdb {
+        return Err(RestoreError::Privileges {
+            role: target.role.clone(),
+            lacks: "may not create databases".to_owned(),
+            statement: format!("ALTER ROLE {} CREATEDB;", quote_ident(&target.role)),
+        });
+    }
+    let needed = if source.roles { inventory.roles_needed.as_slice() } else { &[] };
+    let lacks = |role: &&String| !target.roles.contains(*role);
+    let roles: Vec<String> = needed.iter().filter(lacks).cloned().collect();
+    if !roles.is_empty() {
+        return Err(RestoreError::MissingRoles { roles, target: target.described.clone() });
+    }
+    let names = inventory.extensions.iter().map(|extension| &extension.name);
+    let extensions: Vec<String> =
+        names.filter(|name| !target.extensions.contains(*name)).cloned().collect();
+    if !extensions.is_empty() {
+        let target = target.described.clone();
+        return Err(RestoreError::MissingExtensions { extensions, target });
+    }
+    let facts = &inventory.database;
+    if facts.locale_provider == "builtin" && target.server_version_num < 170_000 {
+        return Err(RestoreError::OlderTarget {
+            source_major: inventory.major().max(17),
+            target_major: target.server_version_num / 10_000,
+        });
+    }
+    Ok(())
+}
+
+/// Whether the live database may lose its name.
+fn check_swap(
+    source: &Source<'_>,
+    database: &str,
+    consent: Consent,
+    target: &Target,
+    live: &Live,
+) -> Result<(), RestoreError> {
+    if !target.superuser && !live.owned {
+        return Err(RestoreError::Privileges {
+            role: target.role.clone(),
+            lacks: format!("is no member of `{}`, which owns `{database}`", live.owner),
+            statement: format!(
+                "GRANT {} TO {};",
+                quote_ident(&live.owner),
+                quote_ident(&target.role)
+            ),
+        });
+    }
+    if !source.excluded_table_data.is_empty() && !consent.allow_partial {
+        return Err(RestoreError::Partial { tables: source.excluded_table_data.to_vec() });
+    }
+    // A database with prepared transactions cannot be renamed: no consent helps there.
+    if !live.prepared.is_empty() {
+        return Err(RestoreError::StaysBehind {
+            database: database.to_owned(),
+            what: BTreeMap::from([("prepared transactions", live.prepared.clone())]),
+            can_be_forced: false,
+        });
+    }
+    let what = stays_behind(live);
+    if !what.is_empty() && !consent.force {
+        return Err(RestoreError::StaysBehind {
+            database: database.to_owned(),
+            what,
+            can_be_forced: true,
+        });
+    }
+    if !consent.yes {
+        return Err(RestoreError::NeedsYes { database: database.to_owned() });
+    }
+    Ok(())
+}
+
+/// What belongs to a database by its oid and not by its name.
+fn stays_behind(live: &Live) -> BTreeMap<&'static str, Vec<String>> {
+    let mut what = BTreeMap::new();
+    if !live.slots.is_empty() {
+        what.insert("logical replication slots", live.slots.clone());
+    }
+    if !live.subscriptions.is_empty() {
+        what.insert("enabled subscriptions", live.subscriptions.clone());
+    }
+    if live.cron {
+        what.insert("pg_cron", vec!["its jobs".to_owned()]);
+    }
+    what
+}
+
+/// `<name>_before_<id>`, and `_2`, `_3`, … behind it where an earlier restore of that backup has kept one;
+/// the database's name is cut at a character where 63 bytes would not do.
+pub(super) fn kept_name(database: &str, id: &BackupId, taken: &BTreeSet<String>) -> String {
+    let name = |number: u32| {
+        let again = if number == 1 { String::new() } else { format!("_{number}") };
+        let ending = format!("_before_{id}{again}");
+        let room = (NAME_BYTES_MAX - ending.len()).min(database.len());
+        let end = (0..=room).rev().find(|at| database.is_char_boundary(*at));
+        format!("{}{ending}", &database[..end.unwrap_or(0)])
+    };
+    let numbers = 1..=u32::MAX;
+    numbers.map(name).find(|name| !taken.contains(name)).expect("a server has fewer databases")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::failure::{Failure as _, FailureKind};
+    use crate::domain::inventory::{DatabaseFacts, Extension};
+
+    fn inventory() -> Inventory {
+        Inventory {
+            format: 1,
+            server_version_num: 150_018,
+            database: DatabaseFacts {
+                name: "shop".into(),
+                owner: "app".into(),
+                encoding: "UTF8".into(),
+                locale_provider: "libc".into(),
+                collate: "C".into(),
+                ctype: "C".into(),
+                icu_locale: None,
+                icu_rules: None,
+                lc_monetary: "C".into(),
+                tablespace: "pg_default".into(),
+                connection_limit: -1,
+                is_template: false,
+                comment: None,
+                acl: Vec::new(),
+                settings: Vec::new(),
+            },
+            relations: Vec::new(),
+            objects: Vec::new(),
+            extensions: vec![Extension {
+                name: "citext".into(),
+                version: "1.6".into(),
+                schema: "public".into(),
+            }],
+            extension_tables: Vec::new(),
+            comments: 0,
+            large_objects: 0,
+            roles_needed: vec!["app".into(), "Odd \"role".into()],
+            settings: BTreeMap::new(),
+            rows: Vec::new(),
+            sequences: Vec::new(),
+        }
+    }
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn target(live: Option<Live>) -> Target {
+        Target {
+            described: "admin@db:5432/postgres".into(),
+            server_version_num: 150_018,
+            role: "admin".into(),
+            superuser: false,
+            createdb: true,
+            standby: false,
+            roles: set(&["admin", "app", "Odd \"role"]),
+            extensions: set(&["citext", "plpgsql"]),
+            tablespaces: set(&["pg_default", "pg_global"]),
+            databases: set(&["postgres"]),
+            live,
+        }
+    }
+
+    fn live() -> Live {
+        Live {
+            oid: 16_400,
+            owner: "app".into(),
+            owned: true,
+            tablespace: "pg_default".into(),
+            allows_connections: true,
+            ..Live::default()
+        }
+    }
+
+    fn plan(
+        destination: &Destination,
+        consent: Consent,
+        excluded: &[String],
+        target: &Target,
+    ) -> Result<RestorePlan, RestoreError> {
+        let inventory = inventory();
+        let id = "20261121T020000Z-5f3a9c21".parse().expect("an id");
+        let source = Source {
+            id: &id,
+            database: "shop",
+            excluded_table_data: excluded,
+            inventory: &inventory,
+            archive_bytes: 5 << 20,
+            roles: true,
+        };
+        decide(&source, destination, consent, Depth::Counts, target)
+    }
+
+    const REPLACE: Destination = Destination { name: None, replace: true };
+    const YES: Consent = Consent { yes: true, force: false, allow_partial: false };
+
+    #[test]
+    fn a_free_name_is_taken_and_a_taken_one_refused_with_the_choices() {
+        let own = Destination::default();
+        let good = plan(&own, Consent::default(), &[], &target(None)).expect("a plan");
+        assert_eq!((good.database.as_str(), &good.naming), ("shop", &Naming::Rename));
+        let error = plan(&own, YES, &[], &target(Some(live()))).expect_err("it is taken");
+        assert_eq!(error.kind(), FailureKind::Usage);
+        let hint = error.hint().expect("a hint");
+        for choice in ["--as", "--replace", "--output"] {
+            assert!(hint.contains(choice), "{hint}");
+        }
+    }
+
+    #[test]
+    fn a_live_database_needs_consent_and_keeps_a_name() {
+        let with_live = target(Some(live()));
+        let error = plan(&REPLACE, Consent::default(), &[], &with_live).expect_err("no consent");
+        assert!(matches!(error, RestoreError::NeedsYes { .. }), "{error}");
+        let good = plan(&REPLACE, YES, &[], &with_live).expect("a plan");
+        let kept_as = "shop_before_20261121T020000Z-5f3a9c21".to_owned();
+        assert_eq!(good.naming, Naming::Swap { oid: 16_400, kept_as: kept_as.clone() });
+        assert!(good.steps().iter().any(|step| step.contains(&kept_as)));
+        let mut taken = with_live;
+        taken.databases.insert(kept_as);
+        let again = plan(&REPLACE, YES, &[], &taken).expect("a plan");
+        let kept_as = "shop_before_20261121T020000Z-5f3a9c21_2".to_owned();
+        assert_eq!(again.naming, Naming::Swap { oid: 16_400, kept_as });
+    }
+
+    #[test]
+    fn what_would_stay_with_the_old_database_is_named() {
+        let bound = Live {
+            slots: vec!["cdc".into()],
+            subscriptions: vec!["orders_in".into()],
+            cron: true,
+            ..live()
+        };
+        let error = plan(&REPLACE, YES, &[], &target(Some(bound.clone()))).expect_err("refused");
+        assert_eq!(error.kind(), FailureKind::Postgres);
+        for name in ["cdc", "orders_in", "pg_cron"] {
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        let force = Consent { force: true, ..YES };
+        assert!(plan(&REPLACE, force, &[], &target(Some(bound))).is_ok());
+        let prepared = Live { prepared: vec!["tx1".into()], ..live() };
+        let error = plan(&REPLACE, force, &[], &target(Some(prepared))).expect_err("refused");
+        assert!(error.to_string().contains("tx1"), "{error}");
+    }
+
+    #[test]
+    fn a_partial_snapshot_replaces_nothing_unasked() {
+        let excluded = ["public.log".to_owned()];
+        let with_live = target(Some(live()));
+        let error = plan(&REPLACE, YES, &excluded, &with_live).expect_err("partial");
+        assert!(error.to_string().contains("public.log"), "{error}");
+        let allowed = Consent { allow_partial: true, ..YES };
+        assert!(plan(&REPLACE, allowed, &excluded, &with_live).is_ok());
+        assert!(plan(&Destination::default(), YES, &excluded, &target(None)).is_ok());
+    }
+
+    #[test]
+    fn what_the_target_lacks_is_named_with_the_statement_that_mends_it() {
+        let own = Destination::default();
+        let mut poor = target(None);
+        poor.roles = set(&["admin", "app"]);
+        let error = plan(&own, YES, &[], &poor).expect_err("a role is missing");
+        assert_eq!(error.kind(), FailureKind::Postgres);
+        let hint = error.hint().expect("a hint");
+        assert!(hint.starts_with("CREATE ROLE \"Odd \"\"role\" NOLOGIN; "), "{hint}");
+        let mut bare = target(None);
+        bare.extensions = set(&["plpgsql"]);
+        let error = plan(&own, YES, &[], &bare).expect_err("an extension is missing");
+        assert!(error.to_string().contains("`citext`"), "{error}");
+        let mut weak = target(None);
+        weak.createdb = false;
+        let error = plan(&own, YES, &[], &weak).expect_err("no right");
+        assert!(error.hint().is_some_and(|hint| hint.contains("CREATEDB")));
+        let mut old = target(None);
+        old.server_version_num = 140_023;
+        let error = plan(&own, YES, &[], &old).expect_err("an older target");
+        assert!(matches!(error, RestoreError::OlderTarget { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_kept_name_is_cut_at_a_character() {
+        let id: BackupId = "20261121T020000Z-5f3a9c21".parse().expect("an id");
+        let name = kept_name(&"ä".repeat(31), &id, &BTreeSet::new());
+        assert!(name.len() <= NAME_BYTES_MAX);
+        assert_eq!(name, format!("{}_before_{id}", "ä".repeat(15)));
+    }
+}

@@ -1,0 +1,90 @@
+//! Looks at the target server before anything is made there.
+
+use std::collections::BTreeSet;
+
+use super::plan::{Live, Target};
+use crate::domain::connection::ConnectionInfo;
+use crate::postgres::PostgresError;
+use crate::postgres::session::Session;
+use crate::scratch::sql::Statements as _;
+
+/// What the server has, and what `database` is there, if it is.
+pub(super) async fn of(
+    session: &Session,
+    server: &ConnectionInfo,
+    database: &str,
+) -> Result<Target, PostgresError> {
+    let role = session
+        .query_one(
+            "SELECT rolname::text, rolsuper, rolcreatedb, pg_is_in_recovery() FROM pg_roles \
+             WHERE rolname = current_user",
+            &[],
+        )
+        .await?;
+    Ok(Target {
+        described: server.describe(),
+        server_version_num: session.server_version_num(),
+        role: role.get(0),
+        superuser: role.get(1),
+        createdb: role.get(2),
+        standby: role.get(3),
+        roles: names(session, "SELECT rolname::text FROM pg_roles").await?,
+        extensions: names(session, "SELECT name::text FROM pg_available_extensions").await?,
+        tablespaces: names(session, "SELECT spcname::text FROM pg_tablespace").await?,
+        databases: names(session, "SELECT datname::text FROM pg_database").await?,
+        live: live(session, database).await?,
+    })
+}
+
+async fn names(session: &Session, sql: &str) -> Result<BTreeSet<String>, PostgresError> {
+    let rows = session.query(sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn live(session: &Session, database: &str) -> Result<Option<Live>, PostgresError> {
+    let sql = "SELECT d.oid, pg_get_userbyid(d.datdba)::text, pg_has_role(d.datdba, 'MEMBER'), \
+               t.spcname::text, d.datacl IS NOT NULL, d.datallowconn, \
+               ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE database = d.datname), \
+               ARRAY(SELECT subname::text FROM pg_subscription \
+                     WHERE subdbid = d.oid AND subenabled), \
+               ARRAY(SELECT gid FROM pg_prepared_xacts WHERE database = d.datname), \
+               EXISTS (SELECT 1 FROM pg_settings \
+                       WHERE name = 'cron.database_name' AND setting = d.datname) \
+               FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace \
+               WHERE d.datname = $1";
+    let found = session.query_opt(sql, &[&database]).await?;
+    Ok(found.map(|row| Live {
+        oid: row.get(0),
+        owner: row.get(1),
+        owned: row.get(2),
+        tablespace: row.get(3),
+        has_grants: row.get(4),
+        allows_connections: row.get(5),
+        slots: row.get(6),
+        subscriptions: row.get(7),
+        prepared: row.get(8),
+        cron: row.get(9),
+    }))
+}
+
+/// The server's data directory, when the server runs on this host and the role may know it.
+pub(super) async fn local_data_directory(
+    session: &Session,
+    server: &ConnectionInfo,
+) -> Option<std::path::PathBuf> {
+    use crate::domain::connection::HostName;
+    let here = server.endpoints().iter().all(|endpoint| match &endpoint.host {
+        HostName::Socket(_) => true,
+        HostName::Network(name) => {
+            name == "localhost"
+                || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    });
+    if !here {
+        return None;
+    }
+    let sql = "SELECT setting FROM pg_settings WHERE name = 'data_directory'";
+    let row = session.query_opt(sql, &[]).await.ok()??;
+    let path = std::path::PathBuf::from(row.get::<_, Option<String>>(0)?);
+    path.is_dir().then_some(path)
+}

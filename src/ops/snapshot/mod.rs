@@ -1,0 +1,436 @@
+//! `snapshot`: a logical backup of one database, or of several, one after the other.
+//!
+//! The runbook for one database ([`one`]): the `before` hook; the lock that keeps a second run away; the
+//! tables held still ([`crate::postgres::hold`]); the intent; inventory, globals and the dump, cut and
+//! stored as it comes; the program's good end; the holder still there; the commit. A failure at any step
+//! leaves nothing that is listed, and the next database is taken all the same.
+
+mod error;
+mod hooks;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+pub use self::error::SnapshotError;
+pub use self::hooks::{HookError, Hooks};
+use crate::codec::hash::plain_hash;
+use crate::domain::archive::{ArchiveSummary, ROW_SETTINGS};
+use crate::domain::connection::ConnectionInfo;
+use crate::domain::id::{BackupId, ClusterName};
+use crate::domain::inventory::{Inventory, display_name};
+use crate::domain::manifest::{BackupKind, Manifest, PartKind, Trigger, Versions};
+use crate::domain::observer::{Observer, Severity};
+use crate::postgres::PostgresError;
+use crate::postgres::catalog;
+use crate::postgres::child::{Child, ChildSpec, capture};
+use crate::postgres::dumped::{DumpedKind, DumpedRelation};
+use crate::postgres::hold::{HeldSnapshot, HoldOptions};
+use crate::postgres::programs::Programs;
+use crate::postgres::session::Session;
+use crate::repo::Repository;
+use crate::repo::backup::{Backup, BackupSpec, Description};
+
+/// A dump that gives nothing for so long has stalled. Generous: sorting out a catalog of a hundred
+/// thousand tables takes `pg_dump` minutes of silence.
+const IDLE_MAX: Duration = Duration::from_mins(30);
+/// How long the holder of the tables may take to say that it is there.
+const HOLDER_PATIENCE: Duration = Duration::from_secs(30);
+/// `pg_dump` gives up on a lock after this: somebody queues for one of our tables in front of it, and
+/// would wait for us for ever while we wait for him.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How often a dump that lost such a wait begins anew, each time with all locks let go of in between.
+const ATTEMPTS_MAX: u32 = 6;
+
+/// What is to be taken.
+#[derive(Debug, Clone)]
+pub struct SnapshotOptions {
+    /// The cluster's name in the repository.
+    pub cluster: ClusterName,
+    /// How to reach it; the database in it is used for the list of databases.
+    pub connection: ConnectionInfo,
+    /// Why.
+    pub trigger: Trigger,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// Keep it from retention.
+    pub pinned: bool,
+    /// Tables whose rows are left out.
+    pub exclude_table_data: Vec<String>,
+    /// Commands around each run.
+    pub hooks: Hooks,
+    /// Where to look for client programs first.
+    pub bin_dir: Option<PathBuf>,
+    /// This host's name, for the record.
+    pub host: String,
+}
+
+/// A template that someone made holds rows like any other database. `template1` is the server's own; a limit
+/// of -2 marks what an interrupted DROP DATABASE left, which nobody can enter; and scratch is a copy.
+const DATABASES: &str = "
+    SELECT datname FROM pg_catalog.pg_database
+     WHERE datallowconn AND datname <> 'template1' AND datconnlimit <> -2
+       AND NOT (pg_catalog.starts_with(datname::text, 'pgkeep_scratch_')
+                AND coalesce(pg_catalog.starts_with(
+                        pg_catalog.shobj_description(oid, 'pg_database'), 'pgkeep scratch '), false))
+     ORDER BY datname";
+
+/// All databases of the cluster that allow connections.
+pub async fn databases(connection: &ConnectionInfo) -> Result<Vec<String>, SnapshotError> {
+    let session = Session::connect(connection, "databases").await?;
+    let rows = session.client().query(DATABASES, &[]).await;
+    let rows = rows.map_err(PostgresError::from)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Takes a snapshot of one database, its hooks included.
+pub async fn one(
+    repository: &Repository,
+    options: &SnapshotOptions,
+    database: &str,
+    observer: &dyn Observer,
+    cancel: &CancellationToken,
+) -> Result<Manifest, SnapshotError> {
+    let mut variables = vec![
+        ("PGKEEP_HOOK_VERB", "snapshot".to_owned()),
+        ("PGKEEP_HOOK_CLUSTER", options.cluster.to_string()),
+        ("PGKEEP_HOOK_DATABASE", database.to_owned()),
+    ];
+    let result = match hooks::run(&options.hooks.before, &variables).await {
+        Ok(()) => taken(repository, options, database, observer, cancel).await,
+        // No backup either way, and whoever is to be told of that must be told of this too.
+        Err(error) => Err(error.into()),
+    };
+    let hook = match &result {
+        Ok(manifest) => {
+            variables.push(("PGKEEP_HOOK_ID", manifest.id.to_string()));
+            &options.hooks.after
+        }
+        Err(error) => {
+            variables.push(("PGKEEP_HOOK_ERROR", error.to_string()));
+            &options.hooks.failed
+        }
+    };
+    // The backup is there or is not: a hook that only tells of it changes neither.
+    if let Err(error) = hooks::run(hook, &variables).await {
+        observer.finding(Severity::Warning, &format!("a hook failed: {error}"));
+    }
+    result
+}
+
+async fn taken(
+    repository: &Repository,
+    options: &SnapshotOptions,
+    database: &str,
+    observer: &dyn Observer,
+    cancel: &CancellationToken,
+) -> Result<Manifest, SnapshotError> {
+    let connection = options.connection.with_database(database);
+    observer.step("connecting", database);
+    // What is wrong with keys or repository is known before the server is troubled.
+    repository.write_access().await?;
+    let _lock = claim(repository, options, database, observer).await?;
+    for attempt in 1.. {
+        let run = Run { repository, options, database, connection: &connection, observer };
+        let result = tokio::select! {
+            () = cancel.cancelled() => Err(SnapshotError::Interrupted),
+            result = run.attempt(cancel) => result,
+        };
+        match result {
+            Err(error) if attempt < ATTEMPTS_MAX && lost_a_lock(&error) => {
+                let message = format!("somebody waits for a table of `{database}`; let him pass");
+                observer.finding(Severity::Notice, &message);
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(SnapshotError::Interrupted),
+                    () = tokio::time::sleep(Duration::from_secs(attempt.into())) => {}
+                }
+            }
+            result => return result,
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// Whether `pg_dump` gave up on a lock. It names the statement, and the rest of the server's words may be in
+/// any language; what else could be wrong with a lock was found out before.
+fn lost_a_lock(error: &SnapshotError) -> bool {
+    matches!(error, SnapshotError::Postgres(error) if error.to_string().contains("LOCK TABLE"))
+}
+
+/// The advisory lock of this database's snapshots in this repository; another holder is exit 6.
+///
+/// Taken in database `postgres`, since advisory locks are per database and every host must meet at the
+/// same; where that is out of reach, in the database itself.
+async fn claim(
+    repository: &Repository,
+    options: &SnapshotOptions,
+    database: &str,
+    observer: &dyn Observer,
+) -> Result<Session, SnapshotError> {
+    let meeting_place = options.connection.with_database("postgres");
+    let session = match Session::connect(&meeting_place, "lock").await {
+        Ok(session) => session,
+        Err(elsewhere) => {
+            let own = options.connection.with_database(database);
+            let session = Session::connect(&own, "lock").await?;
+            let message = format!(
+                "the lock against a second run is taken in `{database}` itself: {elsewhere}"
+            );
+            observer.finding(Severity::Notice, &message);
+            session
+        }
+    };
+    let name = format!("pgkeep snapshot {} {} {database}", repository.document.id, options.cluster);
+    let hash = plain_hash(name.as_bytes()).0;
+    let key = i64::from_le_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
+    let row = session.client().query_one(TRY_LOCK, &[&key]).await.map_err(PostgresError::from)?;
+    if row.get::<_, bool>(0) { Ok(session) } else { Err(SnapshotError::Busy(database.to_owned())) }
+}
+
+const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
+
+/// One attempt at one database.
+struct Run<'a> {
+    repository: &'a Repository,
+    options: &'a SnapshotOptions,
+    database: &'a str,
+    connection: &'a ConnectionInfo,
+    observer: &'a dyn Observer,
+}
+
+impl Run<'_> {
+    async fn attempt(&self, cancel: &CancellationToken) -> Result<Manifest, SnapshotError> {
+        let hold = HoldOptions {
+            exclude_table_data: self.options.exclude_table_data.clone(),
+            ..HoldOptions::default()
+        };
+        self.observer.step("locking tables", self.database);
+        let holder = HeldSnapshot::take(self.connection, &hold, cancel).await?;
+        for pattern in &holder.held.unmatched {
+            let message = format!("exclude_table_data: no table matches `{pattern}`");
+            self.observer.finding(Severity::Warning, &message);
+        }
+        let major = holder.held.server_version_num / 10_000;
+        let programs = Programs::find(major, self.options.bin_dir.as_deref())?;
+        let spec = BackupSpec {
+            kind: BackupKind::Snapshot,
+            cluster: self.options.cluster.clone(),
+            database: self.database.to_owned(),
+            host: self.options.host.clone(),
+        };
+        let backup = self.repository.begin_backup(spec).await?;
+        let abandon = Abandon { repository: self.repository, id: Some(backup.id().clone()) };
+        let result = self.store(backup, holder, &programs).await;
+        abandon.settle(result.is_ok()).await;
+        result
+    }
+
+    /// Everything between the intent and the commit.
+    async fn store(
+        &self,
+        mut backup: Backup<'_>,
+        holder: HeldSnapshot,
+        programs: &Programs,
+    ) -> Result<Manifest, SnapshotError> {
+        self.observer.step("reading the catalog", self.database);
+        let mut inventory = catalog::inventory(holder.session().client()).await?;
+        self.observer.step("dumping", self.database);
+        let params = self.repository.document.chunking;
+        let key = backup.access().chunk_key.clone();
+        let dump = self.dump(&mut backup, &holder, programs);
+        let (summary, globals) = tokio::try_join!(dump, self.globals(programs))?;
+        let chunks = stream::bytes(globals, params, key);
+        backup.write_part(PartKind::Globals, "globals", chunks, self.observer).await?;
+        if !holder.is_alive(HOLDER_PATIENCE).await {
+            return Err(SnapshotError::HolderLost(self.database.to_owned()));
+        }
+        refuse_unread(&holder.held.tables, &summary)?;
+        complete(&mut inventory, &summary);
+        let description = self.description(&holder, programs, &inventory)?;
+        // A snapshot that was not protected to its end must not be committed.
+        holder.release().await?;
+        self.observer.step("committing", self.database);
+        let manifest = backup.commit(description).await?;
+        // Order is by time: who asks for the latest would be given the older one, and not know it.
+        if let Some(previous) = &manifest.previous
+            && previous.id.second() > manifest.id.second()
+        {
+            let message = format!(
+                "the clock of this host stands before backup {}: `latest` means that one, not {}",
+                previous.id, manifest.id
+            );
+            self.observer.finding(Severity::Warning, &message);
+        }
+        Ok(manifest)
+    }
+
+    /// `pg_dump`, from its start to its good end.
+    async fn dump(
+        &self,
+        backup: &mut Backup<'_>,
+        holder: &HeldSnapshot,
+        programs: &Programs,
+    ) -> Result<ArchiveSummary, SnapshotError> {
+        let spec = ChildSpec::new(programs.program("pg_dump")?)
+            .args(["--format=custom", "--compress=0", "--no-password", "--encoding=UTF8"])
+            .arg(format!("--snapshot={}", holder.held.snapshot))
+            .arg(format!("--lock-wait-timeout={}", LOCK_WAIT.as_millis()))
+            .args(holder.held.excluded().map(|table| format!("--exclude-table-data={table}")))
+            .connection(&self.connection.with_options(&row_options()))
+            .purpose("pg_dump")
+            .piped_stdout();
+        let mut child = Child::spawn(spec)?;
+        let pipe = child.take_stdout().expect("stdout was asked for");
+        let params = self.repository.document.chunking;
+        let key = backup.access().chunk_key.clone();
+        let (chunks, summary) = stream::archive(pipe, params, key);
+        let idle = idle_limited(chunks);
+        let written = backup.write_part(PartKind::Archive, "archive", idle, self.observer).await;
+        if let Err(crate::repo::RepoError::Source { source, .. }) = &written
+            && source.kind() == std::io::ErrorKind::TimedOut
+        {
+            return Err(SnapshotError::Stalled {
+                database: self.database.to_owned(),
+                idle: IDLE_MAX,
+            });
+        }
+        written?;
+        // The stream has ended; only the exit code tells whether that was the end of the dump.
+        child.wait().await?;
+        let found = summary.await.expect("the thread tells when the stream has ended");
+        Ok(found?)
+    }
+
+    /// Roles and settings, without passwords where this role may not read them.
+    async fn globals(&self, programs: &Programs) -> Result<Vec<u8>, SnapshotError> {
+        let spec = |without_passwords: bool| -> Result<ChildSpec, PostgresError> {
+            let spec = ChildSpec::new(programs.program("pg_dumpall")?)
+                .args(["--globals-only", "--no-password"])
+                .arg(format!("--database={}", self.connection_database()))
+                .connection(self.connection)
+                .purpose("pg_dumpall");
+            Ok(if without_passwords { spec.arg("--no-role-passwords") } else { spec })
+        };
+        let refused = match capture(spec(false)?).await {
+            Ok(script) => return Ok(script),
+            Err(error) => error.to_string(),
+        };
+        let script = capture(spec(true)?).await?;
+        // Where it is no lack of rights, the passwords are lost by an accident that may not come again.
+        let (severity, why) = if refused.contains("pg_authid") {
+            (Severity::Notice, "this role may not read them")
+        } else {
+            (Severity::Warning, &*refused)
+        };
+        let message = format!("roles are kept without their passwords: {why}");
+        self.observer.finding(severity, &message);
+        Ok(script)
+    }
+
+    /// `pg_dumpall` takes a database only as a connection string of its own.
+    fn connection_database(&self) -> String {
+        let quoted = self.database.replace('\\', "\\\\").replace('\'', "\\'");
+        format!("dbname='{quoted}'")
+    }
+
+    fn description(
+        &self,
+        holder: &HeldSnapshot,
+        programs: &Programs,
+        inventory: &Inventory,
+    ) -> Result<Description, SnapshotError> {
+        let held = &holder.held;
+        Ok(Description {
+            trigger: self.options.trigger,
+            labels: self.options.labels.clone(),
+            versions: Versions {
+                server_version_num: held.server_version_num,
+                server_version: held.server_version.clone(),
+                pg_dump: programs.version("pg_dump")?,
+                pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            system_identifier: held.system_identifier.clone(),
+            timeline: held.timeline,
+            lsn: held.lsn.clone(),
+            excluded_table_data: held.excluded().collect(),
+            inventory: serde_json::to_vec(inventory).expect("an inventory has text keys only"),
+            pinned: self.options.pinned,
+        })
+    }
+}
+
+/// `pg_dump` sessions write rows as the proof compares them, whatever the role's settings are.
+fn row_options() -> String {
+    let options = ROW_SETTINGS.iter().map(|(name, value)| format!("-c {name}={value}"));
+    options.collect::<Vec<_>>().join(" ")
+}
+
+/// Every table that was held has its rows in the archive, were it none; but for those left out on purpose.
+///
+/// What counts as the truth later comes out of the archive itself: a table that `pg_dump` passed over would
+/// be expected empty, be restored empty, and so be found good.
+fn refuse_unread(held: &[DumpedRelation], summary: &ArchiveSummary) -> Result<(), SnapshotError> {
+    let read: BTreeSet<(&str, &str)> =
+        summary.tables.iter().map(|table| (&*table.schema, &*table.name)).collect();
+    let expected =
+        |table: &&DumpedRelation| table.kind == DumpedKind::Table && !table.rows_excluded;
+    let unread = |table: &&DumpedRelation| !read.contains(&(&*table.schema, &*table.name));
+    let names: Vec<String> = held
+        .iter()
+        .filter(expected)
+        .filter(unread)
+        .map(|table| display_name(Some(&table.schema), &table.name))
+        .collect();
+    if names.is_empty() { Ok(()) } else { Err(SnapshotError::Unread(names)) }
+}
+
+/// Puts what the archive told into the inventory.
+fn complete(inventory: &mut Inventory, summary: &ArchiveSummary) {
+    inventory.rows = summary.table_counts();
+    inventory.sequences.clone_from(&summary.sequences);
+}
+
+/// Ends a stream with an error once it has given nothing for [`IDLE_MAX`].
+fn idle_limited(
+    chunks: stream::ChunkStream,
+) -> impl futures::Stream<Item = std::io::Result<crate::repo::chunks::PlainChunk>> + Unpin {
+    let limited = futures::stream::unfold(chunks, |mut chunks| async {
+        let next = tokio::time::timeout(IDLE_MAX, chunks.next()).await;
+        match next {
+            Ok(item) => item.map(|item| (item, chunks)),
+            Err(_) => Some((Err(std::io::ErrorKind::TimedOut.into()), chunks)),
+        }
+    });
+    Box::pin(limited)
+}
+
+/// Declares a run dead that did not commit, so that no prune has to wait for it; also when the run is
+/// cancelled and only its future is dropped.
+struct Abandon<'a> {
+    repository: &'a Repository,
+    id: Option<BackupId>,
+}
+
+impl Abandon<'_> {
+    async fn settle(mut self, committed: bool) {
+        if let Some(id) = self.id.take()
+            && !committed
+        {
+            // If the store does not answer either, a prune finds the intent unrenewed after its grace.
+            let _ = self.repository.abandon(&id).await;
+        }
+    }
+}
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        if let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) {
+            let repository = self.repository.clone();
+            runtime.spawn(async move { repository.abandon(&id).await });
+        }
+    }
+}
