@@ -2,6 +2,7 @@
 //!
 //! Modules are floors: imports go downward only (`docs/architecture.md`; `tests/floors.rs` enforces it).
 
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod domain;
@@ -12,3 +13,4 @@ pub mod proof;
 pub mod repo;
 pub mod scratch;
 pub mod store;
+pub mod wiring;

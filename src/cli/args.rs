@@ -1,0 +1,376 @@
+//! The command line: what may be said, and the help that explains it.
+
+#![expect(clippy::doc_markdown, reason = "comments here are the help text, printed as they stand")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// What every `--help` of the program ends in.
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done
+    1  unexpected
+    2  usage or configuration
+    3  verification failed, or damage found
+    4  PostgreSQL
+    5  store
+    6  busy: another writer
+    7  key or signature
+    8  nothing matches
+  130  interrupted
+With several databases it is the gravest.
+
+Backups are named by any unambiguous prefix of their ID, by `latest`, `latest~1` (the one
+before), or `latest:pre-migration` (the latest of that trigger).
+
+Without a configuration file the environment is enough: PGKEEP_REPOSITORY,
+PGKEEP_DATABASE_URL (else DIRECT_URL, DATABASE_URL, PG*), PGKEEP_RECIPIENTS and
+PGKEEP_WRITER_KEY to write, PGKEEP_IDENTITY and PGKEEP_TRUSTED_SIGNERS to read; secrets also
+as …_FILE. `pgkeep config show --defaults` explains every setting.";
+
+/// Backup and verified restore for PostgreSQL
+///
+/// A backup counts when it has been restored and compared. pgkeep takes snapshots with pg_dump, keeps them
+/// compressed, encrypted and deduplicated, and proves them in scratch before anyone needs them.
+#[derive(Debug, Parser)]
+#[command(name = "pgkeep", version, after_long_help = EXIT_CODES, max_term_width = 100)]
+#[command(
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(super) struct Global {
+    /// Read this configuration file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Mean this cluster of the configuration
+    #[arg(long, global = true, value_name = "CLUSTER")]
+    pub(super) cluster: Option<String>,
+    /// Mean this database
+    #[arg(long, global = true, value_name = "DATABASE")]
+    pub(super) database: Option<String>,
+    /// Read KEY=VALUE lines beneath the environment
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) env_file: Option<PathBuf>,
+    /// Print JSON, errors too
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Print results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// Tell what is done, on stderr; -vv tells more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    Init(Init),
+    Snapshot(Snapshot),
+    List(List),
+    Show(Show),
+    Verify(Verify),
+    Restore(Restore),
+    Pin(Mark),
+    Unpin(Unmark),
+    /// Show or check the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Show the keys in use
+    #[command(subcommand)]
+    Key(KeyVerb),
+    Demo(Demo),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// Create the repository, and the keys and configuration that are missing
+///
+/// Safe to run again: what is there is kept. Without a recipient an identity is made and written beside the
+/// configuration; that one file is the recovery kit and must leave the host. With --recipient this host
+/// never sees a secret key, and what it backs up it cannot read.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  PGKEEP_REPOSITORY=file:///srv/backup pgkeep init
+  pgkeep init --recipient age1…")]
+pub(super) struct Init {
+    /// Encrypt to this age recipient; may be given again
+    #[arg(long = "recipient", value_name = "RECIPIENT")]
+    pub(super) recipients: Vec<String>,
+    /// Store without encryption; every command will say so
+    #[arg(long, conflicts_with = "recipients")]
+    pub(super) insecure_plaintext: bool,
+}
+
+/// Take a snapshot of databases
+///
+/// Without a name, those of the configuration; with a URL from the environment, its own database. One that
+/// fails does not stop the others.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep snapshot
+  pgkeep snapshot shop --label ticket=123 --pin
+  pgkeep snapshot --json shop | jq -r .id")]
+pub(super) struct Snapshot {
+    /// The databases
+    #[arg(value_name = "DATABASE")]
+    pub(super) databases: Vec<String>,
+    /// Why it is taken: manual, scheduled, pre-migration
+    #[arg(long, value_enum, default_value = "manual", hide_possible_values = true)]
+    pub(super) trigger: TriggerArg,
+    /// Remember this with the snapshot; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub(super) labels: Vec<(String, String)>,
+    /// Keep it until it is unpinned
+    #[arg(long)]
+    pub(super) pin: bool,
+}
+
+/// List backups, newest first
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep list
+  pgkeep list --database shop --limit 5
+  pgkeep list --json | jq '.[] | select(.verification == null) | .id'")]
+pub(super) struct List {
+    /// The newest N only
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<usize>,
+}
+
+/// Show one backup: what is in it, its verifications, and how to recover it with stock programs
+///
+/// What is in it can be told only where an identity is at hand.
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The backup
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+}
+
+/// Restore backups into scratch and compare them with what was recorded
+///
+/// Without an ID the latest of each database. Each verification leaves a signed record that `list` and
+/// `show` display. Exit 3 when one fails.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep verify
+  pgkeep verify latest --check counts
+  pgkeep verify --all --json")]
+pub(super) struct Verify {
+    /// The backups
+    #[arg(value_name = "ID", conflicts_with = "all")]
+    pub(super) ids: Vec<String>,
+    /// Every backup there is
+    #[arg(long)]
+    pub(super) all: bool,
+    /// How deep: `counts` compares inventory, row counts, sequences and assertions; `full` also every row
+    #[arg(long, value_enum, default_value = "full", value_name = "DEPTH")]
+    pub(super) check: CheckArg,
+}
+
+/// Restore a snapshot, through a scratch database that must pass
+///
+/// Without a flag it takes its own database's name if that is free. Nothing live is touched before the copy
+/// has proved itself; a replaced database stays under the name `<name>_before_<id>`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep restore latest --as shop_copy
+  pgkeep restore --database shop --replace --dry-run
+  pgkeep restore --database shop --replace --yes
+  pgkeep restore 20261121T02 --to postgres://admin@other-host/postgres
+  pgkeep restore latest --output - --format sql | less")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(super) struct Restore {
+    /// The snapshot
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub(super) id: String,
+    /// Restore into a new database of this name
+    #[arg(long = "as", value_name = "NAME", conflicts_with_all = ["replace", "output"])]
+    pub(super) new_name: Option<String>,
+    /// Swap the copy for the live database
+    #[arg(long, conflicts_with = "output")]
+    pub(super) replace: bool,
+    /// Restore to this server; passwords belong in .pgpass or PGPASSWORD
+    #[arg(long, value_name = "URL", conflicts_with = "output")]
+    pub(super) to: Option<String>,
+    /// Write the dump to this file (`-` is stdout) and restore nothing
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// What --output writes: pg_dump's custom format, or SQL
+    #[arg(long, value_enum, default_value = "custom", requires = "output")]
+    pub(super) format: FormatArg,
+    /// How deep the copy is checked before it gets its name
+    #[arg(long, value_enum, default_value = "counts", value_name = "DEPTH")]
+    #[arg(conflicts_with = "output")]
+    pub(super) check: CheckArg,
+    /// Leave out owners and grants: all belongs to the role that restores
+    #[arg(long, conflicts_with = "output")]
+    pub(super) no_owner: bool,
+    /// Print the plan and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Do not ask before replacing
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Replace although something stays behind with the old database (slots, subscriptions, …)
+    #[arg(long, requires = "replace")]
+    pub(super) force: bool,
+    /// Replace although the snapshot left rows out on purpose
+    #[arg(long, requires = "replace")]
+    pub(super) allow_partial: bool,
+}
+
+/// Keep a backup until it is unpinned
+#[derive(Debug, Args)]
+pub(super) struct Mark {
+    /// The backup
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+}
+
+/// Let retention decide over a backup again
+#[derive(Debug, Args)]
+pub(super) struct Unmark {
+    /// The backup
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+}
+
+/// The verbs of `config`.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Print what is set, secrets masked, and where each value came from
+    Show {
+        /// Print the shipped defaults with the explanation of every key
+        #[arg(long)]
+        defaults: bool,
+    },
+    /// Check the configuration, its key files and its connection strings
+    Validate,
+}
+
+/// The verbs of `key`.
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyVerb {
+    /// Show epoch, recipients, signers, and which keys this host holds
+    Show,
+}
+
+/// Show it all on a throwaway cluster: snapshot, disaster, verified restore
+///
+/// Takes some seconds, needs PostgreSQL's programs, touches nothing of yours and leaves nothing.
+#[derive(Debug, Args)]
+pub(super) struct Demo {}
+
+/// Print a completion script for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  pgkeep completions bash > /etc/bash_completion.d/pgkeep")]
+pub(super) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(super) shell: clap_complete::Shell,
+}
+
+/// Print the manual page
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  pgkeep man | man -l -")]
+pub(super) struct Man {}
+
+/// `--trigger`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum TriggerArg {
+    /// By hand
+    Manual,
+    /// By a timer, such as cron
+    Scheduled,
+    /// Before a migration
+    PreMigration,
+}
+
+/// `--check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CheckArg {
+    /// Inventory, row counts, sequences, assertions
+    Counts,
+    /// The same, every row's content, and pg_amcheck
+    Full,
+}
+
+/// `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum FormatArg {
+    /// For pg_restore
+    Custom,
+    /// For psql
+    Sql,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_may_stand_after_the_verb() {
+        let cli = Cli::try_parse_from(["pgkeep", "list", "--json", "--cluster", "x"]);
+        let global = cli.expect("parses").global;
+        assert!(global.json);
+        assert_eq!(global.cluster.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused() {
+        for line in [
+            "restore --as x --replace",
+            "restore --output - --replace",
+            "restore --output - --as x",
+            "restore --format sql",
+            "restore --force",
+            "verify --all latest",
+            "init --recipient age1x --insecure-plaintext",
+            "list -q -v",
+            "snapshot --label nonsense",
+            "snapshot --trigger weekly",
+        ] {
+            let words = std::iter::once("pgkeep").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A failure as it is shown: one line, then a hint; or the JSON document of the contract.
+
+use std::error::Error;
+
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use super::text::{Lines, harmless};
+use crate::domain::failure::{Failure, FailureKind};
+
+/// What of an error reaches the outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failed {
+    pub(super) kind: FailureKind,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ErrorDocument<'a> {
+    exit_code: u8,
+    kind: &'a str,
+    message: &'a str,
+    hint: Option<&'a str>,
+}
+
+impl Failed {
+    /// Of any error of the floors below.
+    pub(super) fn of(error: &dyn Failure) -> Self {
+        Self { kind: error.kind(), message: chain(error), hint: error.hint() }
+    }
+
+    /// A wrong use that was noticed on this floor.
+    pub(super) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Usage, message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// What no one foresaw.
+    pub(super) fn unexpected(message: &str, error: &dyn Error) -> Self {
+        let message = format!("{message}: {}", chain(error));
+        Self { kind: FailureKind::Unexpected, message, hint: None }
+    }
+
+    /// After a signal.
+    pub(super) fn interrupted() -> Self {
+        Self {
+            kind: FailureKind::Interrupted,
+            message: "interrupted".to_owned(),
+            hint: Some("nothing half-made is listed; run it again".to_owned()),
+        }
+    }
+
+    /// `error: …` and `hint: …`, a line each.
+    pub(super) fn text(&self) -> String {
+        let mut text = Lines::default();
+        text.line(&format!("error: {}", self.message));
+        if let Some(hint) = &self.hint {
+            text.line(&format!("hint: {}", one_line(hint)));
+        }
+        text.into_text()
+    }
+
+    /// `{"error": {"exit_code", "kind", "message", "hint"}}`.
+    pub(super) fn json(&self) -> Json {
+        json!({ "error": ErrorDocument {
+            exit_code: self.kind.exit_code(),
+            kind: self.kind.name(),
+            message: &self.message,
+            hint: self.hint.as_deref(),
+        }})
+    }
+}
+
+/// What of an error reaches the outside, as `map_err` takes it.
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives the error away")]
+pub(super) fn failed(error: impl Failure) -> Failed {
+    Failed::of(&error)
+}
+
+/// An error and its sources as one line. A source whose words are there already is not repeated.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = one_line(&error.to_string());
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = one_line(&error.to_string());
+        if !next.is_empty() && !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
+
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    harmless(&lines.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("inner\n  second line")]
+    struct Inner;
+
+    impl Failure for Outer {
+        fn kind(&self) -> FailureKind {
+            FailureKind::Store
+        }
+        fn hint(&self) -> Option<String> {
+            Some("look there".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_line_and_a_hint() {
+        let failed = Failed::of(&Outer(Inner));
+        assert_eq!(failed.text(), "error: outer: inner; second line\nhint: look there\n");
+        assert_eq!(
+            failed.json().to_string(),
+            r#"{"error":{"exit_code":5,"hint":"look there","kind":"store","message":"outer: inner; second line"}}"#
+        );
+    }
+
+    #[test]
+    fn transparent_sources_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error(transparent)]
+        struct Through(#[from] Outer);
+        assert_eq!(chain(&Through(Outer(Inner))), "outer: inner; second line");
+    }
+}

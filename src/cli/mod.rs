@@ -1,0 +1,19 @@
+//! Floor 7: arguments, rendering, exit codes.
+//!
+//! The only floor that prints. `main` hands over the process environment and takes back an exit code.
+
+mod args;
+mod backup;
+mod configuration;
+mod context;
+mod demo;
+mod failure;
+mod output;
+mod progress;
+mod recovery;
+mod reports;
+mod run;
+mod text;
+mod verbs;
+
+pub use run::run;

@@ -1,0 +1,282 @@
+//! `verify` and `restore`: the copies that prove a backup, and the way back.
+
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::args::{CheckArg, FormatArg, Restore, Verify};
+use super::context::Context;
+use super::failure::{Failed, failed};
+use super::progress::Progress;
+use super::reports::{
+    export_json, export_text, plan_json, plan_text, restore_json, restore_text, verify_json,
+    verify_text,
+};
+use super::run::Ended;
+use super::verbs::{Gravest, Opened};
+use crate::config::{self, ClusterSettings, ConnectionSource, Settings};
+use crate::domain::connection::ConnectionInfo;
+use crate::domain::failure::FailureKind;
+use crate::domain::id::ClusterName;
+use crate::domain::verification::{Depth, Outcome};
+use crate::ops::inspect;
+use crate::ops::restore::{
+    self, Consent, Destination, ExportFormat, Output as ExportTo, RestoreOptions, Restoring,
+};
+use crate::ops::verify::{self, Choice, ScratchChoice, Verified, Verifying};
+use crate::proof::Assertion;
+use crate::repo::catalog::Entry;
+use crate::scratch::space;
+use crate::wiring;
+
+impl CheckArg {
+    const fn depth(self) -> Depth {
+        match self {
+            Self::Counts => Depth::Counts,
+            Self::Full => Depth::Full,
+        }
+    }
+}
+
+/// The cluster that a backup belongs to where it is configured here, else the one that is meant.
+fn cluster_of<'a>(
+    settings: &'a Settings,
+    entry: &Entry,
+) -> Result<(&'a ClusterName, &'a ClusterSettings), Failed> {
+    match settings.clusters.get_key_value(&entry.manifest.cluster) {
+        Some(found) => Ok(found),
+        None => settings.cluster().map_err(failed),
+    }
+}
+
+/// Where copies are proved: as configured, else the temporary directory, else where a disk is.
+fn scratch_dir(settings: &Settings) -> PathBuf {
+    if let Some(configured) = &settings.scratch_dir {
+        return configured.clone();
+    }
+    let usual = std::env::temp_dir();
+    let on_disk = |path: &Path| space::of(path).is_ok_and(|space| !space.memory);
+    match Path::new("/var/tmp") {
+        other if !on_disk(&usual) && on_disk(other) => other.to_owned(),
+        _ => usual,
+    }
+}
+
+fn assertions(cluster: &ClusterSettings) -> Vec<Assertion> {
+    let assertion =
+        |own: &config::Assertion| Assertion { name: own.name.clone(), sql: own.sql.clone() };
+    cluster.assertions.iter().map(assertion).collect()
+}
+
+/// The server of a cluster for scratch databases; none on a host that only verifies.
+fn scratch_server(
+    settings: &Settings,
+    name: &ClusterName,
+    cluster: &ClusterSettings,
+) -> Option<ConnectionInfo> {
+    let anywhere = ["PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"];
+    let told = |name: &&str| settings.environment.get(name).is_some();
+    match cluster.connection {
+        // Nothing at all would mean the local server, which nobody asked for here.
+        ConnectionSource::PgVariables if !anywhere.iter().any(told) => None,
+        _ => wiring::connection(settings, name, cluster).ok(),
+    }
+}
+
+fn scratch_choice(settings: &Settings, cluster: &ClusterSettings) -> Result<ScratchChoice, Failed> {
+    Ok(match &cluster.scratch {
+        config::ScratchChoice::Auto => ScratchChoice::Auto,
+        config::ScratchChoice::Directory(path) => ScratchChoice::Directory(path.clone()),
+        config::ScratchChoice::Server(text) => {
+            let server = wiring::other_connection(&settings.environment, text.expose());
+            ScratchChoice::Server(Box::new(server.map_err(failed)?))
+        }
+    })
+}
+
+pub(super) async fn verify(context: &Context, args: Verify) -> Result<(), Ended> {
+    let progress = context.progress();
+    let opened = Opened::open(context, &progress).await?;
+    let choice = match (args.all, args.ids) {
+        (true, _) => Choice::All,
+        (false, ids) if ids.is_empty() => Choice::LatestOfEach,
+        (false, ids) => Choice::These(ids),
+    };
+    let entries =
+        verify::choose(&opened.repository, &opened.filter, &choice).await.map_err(failed)?;
+    let mut gravest = Gravest::of(entries.len());
+    // Those of one cluster share a server, assertions and programs; the order is kept.
+    let cluster = |entry: &Entry| entry.manifest.cluster.clone();
+    for group in entries.chunk_by(|a, b| cluster(a) == cluster(b)) {
+        verify_group(context, &progress, &opened, group, args.check, &mut gravest).await?;
+        if context.cancel.is_cancelled() {
+            return Err(Failed::interrupted().into());
+        }
+    }
+    gravest.end()
+}
+
+async fn verify_group(
+    context: &Context,
+    progress: &Progress,
+    opened: &Opened,
+    entries: &[Entry],
+    check: CheckArg,
+    gravest: &mut Gravest,
+) -> Result<(), Ended> {
+    let settings = &opened.settings;
+    let Some(first) = entries.first() else { return Ok(()) };
+    let (name, cluster) = cluster_of(settings, first)?;
+    let server = scratch_server(settings, name, cluster);
+    let (bin_dir, scratch_dir) = (wiring::bin_dir(settings, cluster), scratch_dir(settings));
+    let (scratch, assertions) = (scratch_choice(settings, cluster)?, assertions(cluster));
+    let host = wiring::host_name();
+    let verifying = Verifying {
+        repository: &opened.repository,
+        server: server.as_ref(),
+        bin_dir: bin_dir.as_deref(),
+        scratch_dir: &scratch_dir,
+        scratch: &scratch,
+        assertions: &assertions,
+        depth: check.depth(),
+        signer: opened.repository.keys().writer.as_ref().map(|writer| &writer.signing),
+        host: &host,
+        observer: progress,
+        cancel: &context.cancel,
+    };
+    let mut told = Ok(());
+    let done = |verified: &Verified| {
+        if told.is_ok() {
+            told = progress.aside(|| tell(context, gravest, verified));
+        }
+    };
+    verify::run(&verifying, entries, done).await.map_err(failed)?;
+    told
+}
+
+/// Shows one verification as it ends.
+fn tell(context: &Context, gravest: &mut Gravest, verified: &Verified) -> Result<(), Ended> {
+    let (id, result) = verified;
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => return gravest.add(context, "id", id.as_str(), Failed::of(error)),
+    };
+    context.output.result(|| verify_text(report), || verify_json(report))?;
+    if report.result != Outcome::Passed {
+        gravest.note(FailureKind::Damage);
+        if !context.output.json {
+            context.output.complaint(&Failed {
+                kind: FailureKind::Damage,
+                message: format!("backup {id} failed its verification"),
+                hint: Some(
+                    "do not rely on it: take a new snapshot, verify that one too, and look for the cause".into(),
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn restore(context: &Context, args: Restore) -> Result<(), Ended> {
+    let progress = context.progress();
+    let opened = Opened::open(context, &progress).await?;
+    let entry =
+        inspect::find(&opened.repository, &opened.filter, &args.id).await.map_err(failed)?;
+    if let Some(output) = &args.output {
+        return export(context, &progress, &opened, &entry, &args, output).await;
+    }
+    let settings = &opened.settings;
+    let (name, cluster) = cluster_of(settings, &entry)?;
+    let server = match &args.to {
+        Some(text) => wiring::other_connection(&settings.environment, text),
+        None => wiring::connection(settings, name, cluster),
+    };
+    let server = server.map_err(failed)?;
+    let (bin_dir, scratch_dir) = (wiring::bin_dir(settings, cluster), scratch_dir(settings));
+    let assertions = assertions(cluster);
+    let restoring = Restoring {
+        repository: &opened.repository,
+        server: &server,
+        bin_dir: bin_dir.as_deref(),
+        scratch_dir: &scratch_dir,
+        assertions: &assertions,
+        observer: &progress,
+        cancel: &context.cancel,
+    };
+    let mut options = RestoreOptions {
+        destination: Destination { name: args.new_name.clone(), replace: args.replace },
+        consent: Consent { yes: args.yes, force: args.force, allow_partial: args.allow_partial },
+        depth: args.check.depth(),
+        no_owner: args.no_owner,
+    };
+    let plan = if args.dry_run || (args.replace && !args.yes && may_ask(context)) {
+        let planned = tokio::select! {
+            plan = restore::plan(&restoring, &entry, &options) => plan.map_err(failed)?,
+            () = context.cancel.cancelled() => return Err(Failed::interrupted().into()),
+        };
+        Some(planned)
+    } else {
+        None
+    };
+    if let Some(plan) = plan {
+        progress.clear();
+        if args.dry_run {
+            return Ok(context.output.result(|| plan_text(&plan), || plan_json(&plan))?);
+        }
+        options.consent.yes = ask(&plan_text(&plan))?;
+    }
+    let report = restore::run(&restoring, &entry, &options).await.map_err(failed)?;
+    progress.clear();
+    Ok(context.output.result(|| restore_text(&report), || restore_json(&report))?)
+}
+
+/// Whether someone sits there who can be asked.
+fn may_ask(context: &Context) -> bool {
+    !context.output.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Shows the plan on the terminal and asks; anything but `yes` is a no.
+fn ask(plan: &str) -> Result<bool, Failed> {
+    let lost = |error| Failed::unexpected("cannot ask", &error);
+    let mut terminal = std::io::stderr();
+    write!(terminal, "{plan}Do this? Type `yes`: ").map_err(lost)?;
+    terminal.flush().map_err(lost)?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(lost)?;
+    Ok(answer.trim() == "yes")
+}
+
+async fn export(
+    context: &Context,
+    progress: &Progress,
+    opened: &Opened,
+    entry: &Entry,
+    args: &Restore,
+    path: &Path,
+) -> Result<(), Ended> {
+    let format = match args.format {
+        FormatArg::Custom => ExportFormat::Custom,
+        FormatArg::Sql => ExportFormat::Sql,
+    };
+    let to_stdout = path == Path::new("-");
+    let output = if to_stdout {
+        ExportTo::Pipe(Box::new(std::io::stdout()))
+    } else {
+        ExportTo::File(path.to_owned())
+    };
+    let cluster = opened.settings.clusters.get(&entry.manifest.cluster);
+    let bin_dir = match cluster {
+        Some(cluster) => wiring::bin_dir(&opened.settings, cluster),
+        None => opened.settings.bin_dir.clone(),
+    };
+    let (repository, bin_dir) = (&opened.repository, bin_dir.as_deref());
+    let report =
+        restore::export(repository, entry, format, output, bin_dir, progress, &context.cancel)
+            .await
+            .map_err(failed)?;
+    progress.clear();
+    if to_stdout {
+        // Stdout is the dump's.
+        return Ok(());
+    }
+    Ok(context.output.result(|| export_text(&report, path), || export_json(&report, path))?)
+}

@@ -1,0 +1,170 @@
+//! How people read sizes, times and tables.
+
+use jiff::Timestamp;
+
+/// `1.5 MiB`: three digits at most, binary units.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    // From 999.5 on the rounded number would need a fourth digit.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(value < 9.95);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// `850 ms`, `12.3 s`, `4 min 05 s`, `2 h 03 min`.
+pub(super) fn duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{seconds}.{} s", ms % 1000 / 100),
+        60_000..3_600_000 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// `2026-11-21 02:00:00Z`.
+pub(super) fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// `1,234,567`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// What came from outside (names, labels, server messages) may hold bytes that steer a terminal.
+pub(super) fn harmless(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
+/// A text that grows by lines.
+#[derive(Default)]
+pub(super) struct Lines(String);
+
+impl Lines {
+    pub(super) fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    /// A name in a column of its own, and what is known of it.
+    pub(super) fn fact(&mut self, name: &str, value: &str) {
+        self.line(&format!("{name:<14}{}", harmless(value)));
+    }
+
+    pub(super) fn block(&mut self, text: &str) {
+        self.0.push_str(text);
+    }
+
+    pub(super) fn into_text(self) -> String {
+        self.0
+    }
+}
+
+/// Where a column's text stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+/// Columns as wide as their widest cell, two spaces apart, no lines drawn.
+pub(super) struct Table {
+    columns: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(super) fn new(columns: &[(&'static str, Align)]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    pub(super) fn row(&mut self, cells: Vec<String>) {
+        debug_assert_eq!(cells.len(), self.columns.len());
+        self.rows.push(cells.into_iter().map(|cell| harmless(&cell)).collect());
+    }
+
+    pub(super) fn render(&self) -> String {
+        let width = |at: usize| {
+            let cells = self.rows.iter().map(|row| row[at].chars().count());
+            cells.chain([self.columns[at].0.len()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let header: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let mut text = String::new();
+        for row in std::iter::once(&header).chain(&self.rows) {
+            let mut line = String::new();
+            for (at, cell) in row.iter().enumerate() {
+                let pad = " ".repeat(widths[at] - cell.chars().count());
+                match self.columns[at].1 {
+                    Align::Left => line.extend([cell, pad.as_str(), "  "]),
+                    Align::Right => line.extend([pad.as_str(), cell, "  "]),
+                }
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits_at_most() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (10 * 1024, "10 KiB"),
+            (1023 * 1024, "1.0 MiB"),
+            (1_610_612_736, "1.5 GiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn durations_keep_what_matters() {
+        for (ms, shown) in [
+            (850, "850 ms"),
+            (12_345, "12.3 s"),
+            (245_000, "4 min 05 s"),
+            (7_380_000, "2 h 03 min"),
+        ] {
+            assert_eq!(duration(ms), shown);
+        }
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells_and_steers_no_terminal() {
+        let mut table = Table::new(&[("name", Align::Left), ("rows", Align::Right)]);
+        table.row(vec!["a\u{1b}[31m".to_owned(), count(1_234_567)]);
+        table.row(vec!["käse".to_owned(), "5".to_owned()]);
+        assert_eq!(
+            table.render(),
+            "name              rows\na\\u{1b}[31m  1,234,567\nkäse                 5\n"
+        );
+    }
+}

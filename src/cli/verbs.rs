@@ -1,0 +1,330 @@
+//! The verbs over a repository: settings become live parts, a conductor runs, its report is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use super::args::{Init, List, Show, Snapshot, TriggerArg, Verb};
+use super::backup::{
+    Listed, Shown, list_json, list_text, show_json, show_text, snapshot_json, snapshot_text,
+};
+use super::context::Context;
+use super::failure::{Failed, failed};
+use super::recovery;
+use super::reports::{init_json, init_text};
+use super::run::Ended;
+use super::text::harmless;
+use crate::config::{Databases, Settings, Starter};
+use crate::domain::failure::FailureKind;
+use crate::domain::manifest::Trigger;
+use crate::domain::observer::{Observer, Severity};
+use crate::ops::init::{self, InitOptions};
+use crate::ops::inspect;
+use crate::ops::snapshot::{self, SnapshotOptions};
+use crate::repo::Repository;
+use crate::repo::catalog::{Entry, Filter};
+use crate::repo::workers::Workers;
+use crate::wiring;
+
+/// Settings and the repository they name.
+pub(super) struct Opened {
+    pub(super) settings: Settings,
+    pub(super) repository: Repository,
+    /// What `--cluster` and `--database` narrow to.
+    pub(super) filter: Filter,
+}
+
+impl Opened {
+    pub(super) async fn open(context: &Context, observer: &dyn Observer) -> Result<Self, Failed> {
+        let settings = context.load()?.settings;
+        let repository = wiring::open_repository(&settings).await.map_err(failed)?;
+        if repository.is_plaintext() {
+            let told = "this repository is not encrypted: whoever reads it reads the data";
+            observer.finding(Severity::Warning, told);
+        }
+        let filter =
+            Filter { cluster: settings.selected.clone(), database: settings.database.clone() };
+        Ok(Self { settings, repository, filter })
+    }
+}
+
+pub(super) async fn run(context: &Context, verb: Verb) -> Result<(), Ended> {
+    match verb {
+        Verb::Snapshot(args) => snapshot(context, args).await,
+        Verb::Verify(args) => recovery::verify(context, args).await,
+        Verb::Restore(args) => recovery::restore(context, args).await,
+        // The rest has nothing to clean up, so a signal may simply drop it.
+        verb => tokio::select! {
+            result = looks(context, verb) => result,
+            () = context.cancel.cancelled() => Err(Failed::interrupted().into()),
+        },
+    }
+}
+
+async fn looks(context: &Context, verb: Verb) -> Result<(), Ended> {
+    match verb {
+        Verb::Init(args) => initialise(context, args).await,
+        Verb::List(args) => list(context, &args).await,
+        Verb::Show(args) => show(context, &args).await,
+        Verb::Pin(args) => mark(context, &args.id, true).await,
+        Verb::Unpin(args) => mark(context, &args.id, false).await,
+        Verb::Key(_) => keys(context).await,
+        // The others have places of their own.
+        _ => Ok(()),
+    }
+}
+
+async fn initialise(context: &Context, args: Init) -> Result<(), Ended> {
+    let mut settings = context.load()?.settings;
+    if !args.recipients.is_empty() {
+        settings.encryption.recipients = args.recipients;
+        settings.encryption.recipients_file = None;
+    }
+    settings.encryption.insecure_plaintext |= args.insecure_plaintext;
+    let url = settings.location().map_err(failed)?.url();
+    let keys = wiring::keys(&settings).map_err(failed)?;
+    let store = wiring::create_store(&settings).map_err(failed)?;
+    let cluster = settings.cluster().ok().map(|(name, _)| name.to_string());
+    let starter = Starter {
+        repository: url.clone(),
+        recipients: Vec::new(),
+        trusted_signers: Vec::new(),
+        insecure_plaintext: settings.encryption.insecure_plaintext,
+        cluster: cluster.unwrap_or_else(|| crate::config::DEFAULT_CLUSTER.to_owned()),
+    };
+    let options = InitOptions {
+        home: settings.home.clone(),
+        repository_url: url.clone(),
+        starter_configuration: settings.file.is_none().then_some(starter),
+        level: settings.compression_level,
+    };
+    let ambient = std::sync::Arc::new(wiring::SystemAmbient::default());
+    let report =
+        init::run(store, keys, options, Workers::threads(), ambient).await.map_err(failed)?;
+    let plaintext = settings.encryption.insecure_plaintext;
+    let text = || init_text(&report, &url, plaintext);
+    Ok(context.output.result(text, || init_json(&report, &url))?)
+}
+
+async fn snapshot(context: &Context, args: Snapshot) -> Result<(), Ended> {
+    let progress = context.progress();
+    let opened = Opened::open(context, &progress).await?;
+    let settings = &opened.settings;
+    let (name, cluster) = settings.cluster().map_err(failed)?;
+    let connection = wiring::connection(settings, name, cluster).map_err(failed)?;
+    let mut databases = args.databases;
+    databases.extend(settings.database.clone());
+    if databases.is_empty() {
+        databases = match &cluster.databases {
+            Databases::Named(names) => names.clone(),
+            Databases::OfConnection => vec![connection.database().to_owned()],
+            Databases::All => snapshot::databases(&connection).await.map_err(failed)?,
+        };
+    }
+    let mut seen = BTreeSet::new();
+    databases.retain(|database| seen.insert(database.clone()));
+    let options = SnapshotOptions {
+        cluster: name.clone(),
+        connection,
+        trigger: match args.trigger {
+            TriggerArg::Manual => Trigger::Manual,
+            TriggerArg::Scheduled => Trigger::Scheduled,
+            TriggerArg::PreMigration => Trigger::PreMigration,
+        },
+        labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
+        pinned: args.pin,
+        exclude_table_data: cluster.exclude_table_data.clone(),
+        hooks: wiring::hooks(cluster),
+        bin_dir: wiring::bin_dir(settings, cluster),
+        host: wiring::host_name(),
+    };
+    let mut gravest = Gravest::of(databases.len());
+    for database in &databases {
+        let taken =
+            snapshot::one(&opened.repository, &options, database, &progress, &context.cancel).await;
+        match taken {
+            Ok(manifest) => progress.aside(|| {
+                let text = || format!("{}\n", snapshot_text(&manifest));
+                context.output.result(text, || snapshot_json(&manifest))
+            })?,
+            Err(error) => {
+                progress.aside(|| gravest.add(context, "database", database, failed(error)))?;
+            }
+        }
+        if context.cancel.is_cancelled() {
+            break;
+        }
+    }
+    gravest.end()
+}
+
+/// Failures of a verb over several things: each is told where it happens, the gravest is the exit code.
+pub(super) struct Gravest {
+    several: bool,
+    kind: Option<FailureKind>,
+}
+
+impl Gravest {
+    /// For a verb over that many things.
+    pub(super) fn of(things: usize) -> Self {
+        Self { several: things > 1, kind: None }
+    }
+
+    /// Tells a failure of one of several; of the only one, it is the failure of the verb.
+    pub(super) fn add(
+        &mut self,
+        context: &Context,
+        what: &str,
+        name: &str,
+        failed: Failed,
+    ) -> Result<(), Ended> {
+        // The end of an interrupted run is told once, by the one who knows of the signal.
+        if !self.several || context.cancel.is_cancelled() {
+            return Err(failed.into());
+        }
+        self.note(failed.kind);
+        let mut document = failed.json();
+        document[what] = Json::from(name);
+        let message = format!("{name}: {}", failed.message);
+        context.output.failure_of(&Failed { message, ..failed }, &document);
+        Ok(())
+    }
+
+    /// A failure that a report already tells.
+    pub(super) fn note(&mut self, kind: FailureKind) {
+        self.kind = Some(self.kind.map_or(kind, |gravest| gravest.min(kind)));
+    }
+
+    /// The outcome of the verb.
+    pub(super) fn end(self) -> Result<(), Ended> {
+        self.kind.map_or(Ok(()), |kind| Err(Ended::Told(kind)))
+    }
+}
+
+fn listed(entry: &Entry) -> Listed<'_> {
+    Listed {
+        manifest: &entry.manifest,
+        pinned: entry.pinned,
+        verification: entry.verification.as_ref(),
+    }
+}
+
+async fn list(context: &Context, args: &List) -> Result<(), Ended> {
+    let progress = context.progress();
+    let opened = Opened::open(context, &progress).await?;
+    let catalog = inspect::list(&opened.repository, &opened.filter).await.map_err(failed)?;
+    let shown = catalog.entries.iter().take(args.limit.unwrap_or(usize::MAX)).map(listed);
+    let shown: Vec<Listed<'_>> = shown.collect();
+    progress.clear();
+    let text = || {
+        if shown.is_empty() { "no backups\n".to_owned() } else { list_text(&shown) }
+    };
+    context.output.result(text, || shown.iter().map(|listed| list_json(*listed)).collect())?;
+    let mut gravest = Gravest::of(2);
+    for fault in catalog.faults {
+        // Not on stdout, where the one document has been written.
+        let told = failed(fault.error);
+        gravest.note(told.kind);
+        context.output.complaint(&told);
+    }
+    gravest.end()
+}
+
+async fn show(context: &Context, args: &Show) -> Result<(), Ended> {
+    let progress = context.progress();
+    let opened = Opened::open(context, &progress).await?;
+    let found =
+        inspect::show(&opened.repository, &opened.filter, &args.id).await.map_err(failed)?;
+    progress.clear();
+    let shown = Shown {
+        listed: listed(&found.entry),
+        inventory: found.inventory.as_ref(),
+        verifications: &found.verifications,
+        recovery: &found.recovery,
+    };
+    Ok(context.output.result(|| show_text(&shown), || show_json(&shown))?)
+}
+
+async fn mark(context: &Context, id: &str, pinned: bool) -> Result<(), Ended> {
+    let progress = context.progress();
+    let opened = Opened::open(context, &progress).await?;
+    let (repository, filter) = (&opened.repository, &opened.filter);
+    let entry = if pinned {
+        inspect::pin(repository, filter, id).await
+    } else {
+        inspect::unpin(repository, filter, id).await
+    };
+    let entry = entry.map_err(failed)?;
+    progress.clear();
+    let word = if pinned { "pinned" } else { "unpinned" };
+    let text = || format!("{word} {}\n", entry.manifest.id);
+    Ok(context.output.result(text, || list_json(listed(&entry)))?)
+}
+
+/// `key show`: which keys are in use, and which of them this host holds.
+async fn keys(context: &Context) -> Result<(), Ended> {
+    let progress = context.progress();
+    let opened = Opened::open(context, &progress).await?;
+    let repository = &opened.repository;
+    let keys = repository.keys();
+    let encryption = &opened.settings.encryption;
+    let epoch = match &keys.writer {
+        Some(writer) => Some(repository.epoch(&writer.epoch).await.map_err(failed)?),
+        None => None,
+    };
+    let shown = ShownKeys {
+        repository: opened.settings.location().map_err(failed)?.url(),
+        repository_id: repository.document.id.clone(),
+        encrypted: !repository.is_plaintext(),
+        epoch: epoch.as_ref().map(|document| document.epoch.to_string()),
+        recipients: epoch.map_or_else(|| keys.recipients.clone(), |document| document.recipients),
+        signer: keys.writer.as_ref().map(|writer| writer.signing.public().to_string()),
+        // The writer key's own signer is trusted, and the kit names it again.
+        trusted_signers: keys.trusted().iter().map(ToString::to_string).collect(),
+        writer_key: keys.writer.is_some().then(|| encryption.writer_key.describe()),
+        identity: (keys.opener.is_some() && !repository.is_plaintext())
+            .then(|| encryption.identity.describe()),
+    };
+    progress.clear();
+    Ok(context.output.result(|| shown.text(), || json!(shown))?)
+}
+
+#[derive(Serialize)]
+struct ShownKeys {
+    repository: String,
+    repository_id: String,
+    encrypted: bool,
+    epoch: Option<String>,
+    recipients: Vec<String>,
+    signer: Option<String>,
+    trusted_signers: BTreeSet<String>,
+    /// Where the writer key is, if this host holds one; never the key.
+    writer_key: Option<String>,
+    /// Where the identity is, if this host holds one.
+    identity: Option<String>,
+}
+
+impl ShownKeys {
+    fn text(&self) -> String {
+        let held = |place: &Option<String>, without: &str| {
+            place.clone().unwrap_or_else(|| format!("none here: this host cannot {without}"))
+        };
+        let mut facts = vec![
+            ("repository", self.repository.clone()),
+            ("epoch", self.epoch.clone().unwrap_or_else(|| "unknown without a writer key".into())),
+        ];
+        if !self.encrypted {
+            facts.push(("encryption", "none".to_owned()));
+        }
+        facts.extend(self.recipients.iter().map(|recipient| ("recipient", recipient.clone())));
+        facts.extend(self.signer.iter().map(|signer| ("signs as", signer.clone())));
+        facts.extend(self.trusted_signers.iter().map(|signer| ("trusts", signer.clone())));
+        facts.push(("writer key", held(&self.writer_key, "write")));
+        if self.encrypted {
+            facts.push(("identity", held(&self.identity, "read what it wrote")));
+        }
+        let line = |(name, value): (&str, String)| format!("{name:<12}{}\n", harmless(&value));
+        facts.into_iter().map(line).collect()
+    }
+}

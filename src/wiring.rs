@@ -1,0 +1,194 @@
+//! Floor 5: configuration becomes live parts. The one place that knows them all.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+
+use crate::codec::encrypt::{EncryptionError, Recipients};
+use crate::codec::kit::{KitError, RecoveryKit};
+use crate::codec::random::random_bytes;
+use crate::codec::seal::{Opener, Sealer};
+use crate::codec::sign::{PublicKey, SignError};
+use crate::codec::writer_key::{WriterKey, WriterKeyError};
+use crate::config::{ClusterSettings, ConfigError, Environment, RepositoryLocation, Settings};
+use crate::domain::ambient::Ambient;
+use crate::domain::connection::{ConnectionError, ConnectionInfo};
+use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::id::ClusterName;
+use crate::ops::snapshot::Hooks;
+use crate::repo::workers::Workers;
+use crate::repo::{Keys, RepoError, Repository};
+use crate::store::local::LocalStore;
+use crate::store::{Store, StoreError};
+
+/// Why the configuration cannot come to life.
+#[derive(Debug, thiserror::Error)]
+pub enum WiringError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A connection string.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The repository.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// A recipient.
+    #[error(transparent)]
+    Recipients(#[from] EncryptionError),
+    /// The writer key.
+    #[error(transparent)]
+    WriterKey(#[from] WriterKeyError),
+    /// The recovery kit.
+    #[error(transparent)]
+    Kit(#[from] KitError),
+    /// A trusted signer.
+    #[error("a trusted signer cannot be used")]
+    Signer(#[from] SignError),
+}
+
+impl WiringError {
+    fn cause(&self) -> &dyn Failure {
+        match self {
+            Self::Config(error) => error,
+            Self::Connection(error) => error,
+            Self::Store(error) => error,
+            Self::Repo(error) => error,
+            Self::Recipients(error) => error,
+            Self::WriterKey(error) => error,
+            Self::Kit(error) => error,
+            Self::Signer(error) => error,
+        }
+    }
+}
+
+impl Failure for WiringError {
+    fn kind(&self) -> FailureKind {
+        self.cause().kind()
+    }
+    fn hint(&self) -> Option<String> {
+        self.cause().hint()
+    }
+}
+
+/// The clocks and dice of this machine.
+#[derive(Debug)]
+pub struct SystemAmbient {
+    started: Instant,
+}
+
+impl Default for SystemAmbient {
+    fn default() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+impl Ambient for SystemAmbient {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+    fn random(&self) -> u32 {
+        // Without chance no id would be unique, and names would be used twice.
+        u32::from_le_bytes(random_bytes().expect("the operating system has random bytes"))
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// The store that the configuration names; it must be there.
+pub fn open_store(settings: &Settings) -> Result<Store, WiringError> {
+    let RepositoryLocation::Directory(path) = settings.location()?;
+    Ok(Arc::new(LocalStore::open(path)?))
+}
+
+/// The store that the configuration names, made if it is not there.
+pub fn create_store(settings: &Settings) -> Result<Store, WiringError> {
+    let RepositoryLocation::Directory(path) = settings.location()?;
+    Ok(Arc::new(LocalStore::create(path)?))
+}
+
+/// The keys that the configuration names, parsed.
+pub fn keys(settings: &Settings) -> Result<Keys, WiringError> {
+    let encryption = &settings.encryption;
+    let writer = match encryption.read_writer_key()? {
+        Some(text) => Some(WriterKey::parse(text.expose())?),
+        None => None,
+    };
+    let mut trusted = Vec::new();
+    for signer in &encryption.trusted_signers {
+        trusted.push(PublicKey::parse(signer)?);
+    }
+    let mut opener = None;
+    if let Some(text) = encryption.read_identity()? {
+        let kit = RecoveryKit::parse(text.expose())?;
+        trusted.extend(kit.signers);
+        opener = Some(Opener::new(kit.identities));
+    }
+    let level = settings.compression_level;
+    let configured = encryption.all_recipients()?;
+    let (recipients, sealer) = if encryption.insecure_plaintext {
+        opener = Some(Opener::insecure_plaintext());
+        (Vec::new(), Some(Sealer::insecure_plaintext(level)))
+    } else if configured.is_empty() {
+        (Vec::new(), None)
+    } else {
+        let recipients = Recipients::parse(&configured)?;
+        (recipients.as_strings(), Some(Sealer::new(&recipients, level)))
+    };
+    let insecure_plaintext = encryption.insecure_plaintext;
+    Ok(Keys { writer, recipients, sealer, opener, trusted, insecure_plaintext })
+}
+
+/// The repository, opened with this host's keys.
+pub async fn open_repository(settings: &Settings) -> Result<Repository, WiringError> {
+    let store = open_store(settings)?;
+    let ambient = Arc::new(SystemAmbient::default());
+    Ok(Repository::open(store, keys(settings)?, Workers::threads(), ambient).await?)
+}
+
+/// How a cluster is reached.
+pub fn connection(
+    settings: &Settings,
+    name: &ClusterName,
+    cluster: &ClusterSettings,
+) -> Result<ConnectionInfo, WiringError> {
+    let sources = &settings.environment;
+    Ok(match settings.connection_text(name, cluster)? {
+        Some(text) => ConnectionInfo::parse(text.expose(), sources)?,
+        None => ConnectionInfo::from_environment(sources)?,
+    })
+}
+
+/// Another server, as `--to` or `verify.scratch` names it.
+pub fn other_connection(
+    environment: &Environment,
+    text: &str,
+) -> Result<ConnectionInfo, WiringError> {
+    Ok(ConnectionInfo::parse(text, environment)?)
+}
+
+/// The hooks of a cluster.
+pub fn hooks(cluster: &ClusterSettings) -> Hooks {
+    let hooks = cluster.hooks.clone();
+    Hooks { before: hooks.before, after: hooks.after, failed: hooks.failed }
+}
+
+/// Where client programs are looked for first.
+pub fn bin_dir(settings: &Settings, cluster: &ClusterSettings) -> Option<PathBuf> {
+    cluster.bin_dir.clone().or_else(|| settings.bin_dir.clone())
+}
+
+/// What this host calls itself.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
