@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: `make demo` shows what pgkeep does, `make test` proves it.
+# Both install what is missing (PostgreSQL's programs, stock tools) and leave nothing running.
+SHELL := /bin/bash
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: help demo test check test-matrix soak bench
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make demo         a shop, a snapshot, a disaster, a verified restore; half a minute once built
+demo:
+	@tests/setup demo
+	@cargo build
+	@target/debug/pgkeep demo
+
+## make test         everything, against PostgreSQL 15 and 17
+test:
+	@tests/setup test
+	cargo fmt --check
+	tests/run cargo test
+
+## make check        the inner loop: format, lints, floors, unit tests; no server needed
+## (the long walk through interleavings of writers and prunes is left to `make test`)
+check:
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+	cargo test --quiet --test floors
+	cargo test --quiet --lib -- --skip interleavings
+
+## make test-matrix  the stories against PostgreSQL 16 and 18, and from 15 to 18
+test-matrix:
+	@tests/setup test
+	@tests/setup 16 18
+	MAJORS="16 18" tests/run cargo test --test it
+	MAJORS="15 18" tests/run cargo test --test it
+
+## make soak         10,000 histories of writers, prunes, pauses and crashes; SIM_FROM=N begins elsewhere
+soak:
+	SIM_SEEDS=$${SIM_SEEDS:-10000} cargo test --lib no_interleaving -- --nocapture
+
+## make bench        speed and memory beside the stock tools (docs/performance.md); about half an hour
+bench:
+	@tests/bench/run

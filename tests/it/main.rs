@@ -1,0 +1,17 @@
+//! Stories: the built `pgkeep` against real PostgreSQL, each ending in a restore and a comparison.
+//!
+//! Run them with `make test`, or `tests/run cargo test --test it NAME`.
+
+mod support;
+
+mod bad_input;
+mod concurrency;
+mod damage;
+mod failpoints;
+mod golden;
+mod harness;
+mod names;
+mod proof;
+mod replace;
+mod stock_tools;
+mod story_roundtrip;

@@ -1,0 +1,392 @@
+//! Runs the built `pgkeep` as a user would: a home and a repository of its own, a clean environment.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::server::{Server, processes_in};
+
+/// No command of a test takes this long; one that does hangs.
+const LIMIT: Duration = Duration::from_mins(3);
+
+/// One user of pgkeep: `PGKEEP_HOME`, a repository, and the database he means.
+pub(crate) struct Keeper {
+    dir: TempDir,
+    environment: BTreeMap<OsString, OsString>,
+}
+
+impl Keeper {
+    /// Nothing but the environment yet.
+    pub(crate) fn new(url: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("keeper-").tempdir().expect("a directory");
+        let mut keeper = Self { dir, environment: BTreeMap::new() };
+        // Scratch clusters run under the servers' user, who must be able to pass.
+        let passable = PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(keeper.dir.path(), passable).expect("a mode");
+        for name in ["home", "work", "scratch"] {
+            std::fs::create_dir(keeper.path(name)).expect("a directory");
+        }
+        let newer = Server::newer().bin;
+        let path = format!("{}:{}:/usr/bin:/bin", Server::older().bin.display(), newer.display());
+        let (home, repository) = (keeper.path("home"), keeper.repository_url());
+        let scratch = keeper.path("scratch");
+        keeper
+            .set("PATH", path)
+            .set("HOME", &home)
+            .set("LC_ALL", "C.UTF-8")
+            .set("NO_COLOR", "1")
+            .set("TMPDIR", std::env::temp_dir())
+            .set("PGKEEP_HOME", &home)
+            .set("PGKEEP_BIN_DIR", newer)
+            .set("PGKEEP_SCRATCH_DIR", scratch)
+            .set("PGKEEP_REPOSITORY", repository)
+            .set("PGKEEP_DATABASE_URL", url);
+        keeper
+    }
+
+    /// After `pgkeep init`.
+    #[track_caller]
+    pub(crate) fn initialised(url: &str) -> Self {
+        let keeper = Self::new(url);
+        keeper.pgkeep(["init"]).run().expect_code(0);
+        keeper
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `PGKEEP_HOME`.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// A directory for the test's own files; commands run in it.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.path("work")
+    }
+
+    /// Where the repository lies.
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.path("repository")
+    }
+
+    /// Its address.
+    pub(crate) fn repository_url(&self) -> String {
+        format!("file://{}", self.repository().display())
+    }
+
+    /// The file that `init` calls the recovery kit: an age identity with comments.
+    #[track_caller]
+    pub(crate) fn recovery_kit(&self) -> PathBuf {
+        let entries = std::fs::read_dir(self.home()).expect("the home can be read");
+        let holds_identity = |path: &PathBuf| {
+            std::fs::read_to_string(path).is_ok_and(|text| text.contains("AGE-SECRET-KEY-"))
+        };
+        let mut found = entries.flatten().map(|entry| entry.path()).filter(holds_identity);
+        found.next().expect("init leaves the identity in its home")
+    }
+
+    /// One more variable for every later command.
+    pub(crate) fn set(&mut self, name: &str, value: impl AsRef<OsStr>) -> &mut Self {
+        self.environment.insert(name.into(), value.as_ref().to_owned());
+        self
+    }
+
+    /// One variable less.
+    pub(crate) fn unset(&mut self, name: &str) -> &mut Self {
+        self.environment.remove(OsStr::new(name));
+        self
+    }
+
+    /// A command, not yet run.
+    pub(crate) fn pgkeep<I, A>(&self, args: I) -> Pgkeep
+    where
+        I: IntoIterator<Item = A>,
+        A: AsRef<OsStr>,
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgkeep"));
+        command.env_clear().envs(&self.environment).current_dir(self.work()).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Pgkeep { command }
+    }
+
+    /// Runs a shell script with this user's environment (for the stock tools).
+    pub(crate) fn shell(&self, script: &str) -> Pgkeep {
+        let mut command = Command::new("/bin/sh");
+        command.env_clear().envs(&self.environment).current_dir(self.work());
+        command.args(["-euc", script]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Pgkeep { command }
+    }
+
+    /// Takes a snapshot that must succeed; its document.
+    #[track_caller]
+    pub(crate) fn snapshot(&self) -> Value {
+        self.pgkeep(["snapshot", "--json"]).run().expect_code(0).json()
+    }
+
+    /// Takes a snapshot that must succeed; its id.
+    #[track_caller]
+    pub(crate) fn snapshot_id(&self) -> String {
+        self.snapshot()["id"].as_str().expect("a snapshot has an id").to_owned()
+    }
+
+    /// Verifies; every backup that is meant must pass, and there must be one.
+    #[track_caller]
+    pub(crate) fn verify(&self, args: &[&str]) {
+        let output = self.pgkeep(["verify", "--json"]).args(args).run().expect_code(0);
+        let documents = output.json_lines();
+        if documents.is_empty() || documents.iter().any(|one| one["result"] != "passed") {
+            output.fail("not everything passed");
+        }
+    }
+
+    /// What `list` shows.
+    #[track_caller]
+    pub(crate) fn list(&self) -> Vec<Value> {
+        let list = self.pgkeep(["list", "--json"]).run().expect_code(0).json();
+        list.as_array().expect("`list` is an array").clone()
+    }
+
+    /// The ids that `list` shows.
+    #[track_caller]
+    pub(crate) fn listed(&self) -> Vec<String> {
+        let id = |item: &Value| item["id"].as_str().expect("an item has an id").to_owned();
+        self.list().iter().map(id).collect()
+    }
+
+    /// What a command left behind that should be gone: scratch directories and processes in them.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let scratch = self.path("scratch");
+        let mut found = processes_in(&scratch);
+        let entries = std::fs::read_dir(&scratch).into_iter().flatten().flatten();
+        found.extend(entries.map(|entry| entry.path().display().to_string()));
+        found
+    }
+
+    /// Every object of the repository, sorted: key and path.
+    pub(crate) fn objects(&self) -> Vec<(String, PathBuf)> {
+        let root = self.repository();
+        let mut found = Vec::new();
+        collect(&root, &root, &mut found);
+        found.sort();
+        found
+    }
+
+    /// The objects whose key begins so.
+    pub(crate) fn objects_under(&self, prefix: &str) -> Vec<(String, PathBuf)> {
+        self.objects().into_iter().filter(|(key, _)| key.starts_with(prefix)).collect()
+    }
+}
+
+fn collect(root: &Path, directory: &Path, found: &mut Vec<(String, PathBuf)>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(root, &path, found);
+        } else {
+            let key = path.strip_prefix(root).expect("below the root").display().to_string();
+            found.push((key, path));
+        }
+    }
+}
+
+/// A command that can still be changed.
+pub(crate) struct Pgkeep {
+    command: Command,
+}
+
+impl Pgkeep {
+    /// Further arguments.
+    pub(crate) fn args<I, A>(mut self, args: I) -> Self
+    where
+        I: IntoIterator<Item = A>,
+        A: AsRef<OsStr>,
+    {
+        self.command.args(args);
+        self
+    }
+
+    /// A variable for this command alone.
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// A variable that this command lacks.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Runs it to its end.
+    #[track_caller]
+    pub(crate) fn run(self) -> Output {
+        self.spawn().wait()
+    }
+
+    /// Starts it.
+    #[track_caller]
+    pub(crate) fn spawn(mut self) -> Running {
+        let words: Vec<_> = self.command.get_args().map(OsStr::to_string_lossy).collect();
+        let line = words.join(" ");
+        let mut child =
+            self.command.spawn().unwrap_or_else(|error| panic!("`{line}` does not start: {error}"));
+        let stdout = reader(child.stdout.take().expect("piped"));
+        let stderr = reader(child.stderr.take().expect("piped"));
+        Running { line, child, stdout: Some(stdout), stderr: Some(stderr) }
+    }
+}
+
+fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).expect("a pipe can be read");
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// A command at work; killed when the test drops it.
+pub(crate) struct Running {
+    line: String,
+    child: Child,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Running {
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_some()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(id.expect("a process id"), signal)
+            .expect("a signal can be sent to a child that was not waited for");
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> Output {
+        let start = Instant::now();
+        while !self.has_ended() {
+            if start.elapsed() > LIMIT {
+                drop(self.child.kill());
+                let stderr = self.stderr.take().map(JoinHandle::join);
+                panic!("`{}` hangs: {stderr:?}", self.line);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let status = self.child.wait().expect("it has ended");
+        let text = |reader: &mut Option<JoinHandle<String>>| {
+            reader.take().expect("read once").join().expect("the reader ends")
+        };
+        Output {
+            line: std::mem::take(&mut self.line),
+            // As a shell would say it.
+            code: status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
+            stdout: text(&mut self.stdout),
+            stderr: text(&mut self.stderr),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    line: String,
+    /// Its exit code, 128 and the signal's number where a signal ended it.
+    pub(crate) code: i32,
+    /// What scripts read.
+    pub(crate) stdout: String,
+    /// What people read.
+    pub(crate) stderr: String,
+}
+
+impl Output {
+    #[track_caller]
+    fn fail(&self, why: &str) -> ! {
+        let Self { line, code, stdout, stderr } = self;
+        panic!("`{line}`: {why}; exit {code}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
+    }
+
+    /// It ended with that code.
+    #[track_caller]
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        if self.code != code {
+            self.fail(&format!("expected exit {code}"));
+        }
+        self
+    }
+
+    /// It failed with that code, said so in one line that holds all `words`, and gave a hint.
+    #[track_caller]
+    pub(crate) fn expect_failure(self, code: i32, words: &[&str]) -> Self {
+        let output = self.expect_code(code);
+        let said = if let Some(error) = output.error() {
+            if error["hint"].as_str().is_none_or(str::is_empty) {
+                output.fail("no hint");
+            }
+            if error["exit_code"] != code {
+                output.fail("the document tells another exit code");
+            }
+            error["message"].as_str().unwrap_or_default().to_owned()
+        } else {
+            if !output.stderr.lines().any(|line| line.trim_start().starts_with("hint: ")) {
+                output.fail("no hint");
+            }
+            output.stderr.clone()
+        };
+        for word in words {
+            if !said.contains(word) {
+                output.fail(&format!("`{word}` is not in the message"));
+            }
+        }
+        if output.stderr.contains("panicked") {
+            output.fail("it panicked");
+        }
+        output
+    }
+
+    /// The one document on stdout.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| self.fail(&format!("stdout is not one document ({error})")))
+    }
+
+    /// One document per line.
+    #[track_caller]
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
+        let parse = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|_| self.fail("a line is no document"))
+        };
+        self.stdout.lines().map(parse).collect()
+    }
+
+    /// What a failure under `--json` says.
+    pub(crate) fn error(&self) -> Option<Value> {
+        let last = self.stdout.lines().last()?;
+        serde_json::from_str::<Value>(last).ok()?.get("error").cloned()
+    }
+}
