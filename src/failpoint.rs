@@ -16,7 +16,6 @@ pub const ALL: &[&str] = &[
     "snapshot.signature-put",
     "snapshot.manifest-put",
     "snapshot.done-put",
-    "restore.spooled",
     "restore.scratch-created",
     "restore.loaded",
     "restore.checked",

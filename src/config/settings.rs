@@ -33,7 +33,7 @@ pub struct Settings {
     pub encryption: EncryptionSettings,
     /// zstd's level.
     pub compression_level: i32,
-    /// Where scratch clusters and spooled archives go; none means a place with room is chosen.
+    /// Where scratch clusters go; none means a place with room is chosen.
     pub scratch_dir: Option<PathBuf>,
     /// Where client programs are looked for first.
     pub bin_dir: Option<PathBuf>,

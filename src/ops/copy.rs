@@ -1,9 +1,7 @@
-//! What `verify` and `restore` share: a backup opened, and its archive fetched into a file.
+//! What `verify` and `restore` share: a backup opened, and its archive fetched while it is loaded.
 //!
-//! Every chunk is proved before its bytes are written (`repo::reader`), and the spool reads what it writes:
-//! when it is complete, the archive is whole and is the one that the signed manifest means.
-
-use std::path::PathBuf;
+//! Every chunk is proved before its bytes are handed on (`repo::reader`), and the loader reads what it loads:
+//! when it says so, the archive was whole and is the one that the signed manifest means.
 
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
@@ -13,14 +11,14 @@ use crate::domain::chunk::ChunkEntry;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::inventory::Inventory;
 use crate::domain::observer::{Observer, Severity};
-use crate::proof::{ProofError, SpoolWriter, SpooledArchive};
+use crate::proof::Incoming;
 use crate::repo::catalog::Entry;
 use crate::repo::reader::ReadAccess;
 use crate::repo::{RepoError, Repository};
 
 /// The part that holds the dump.
 pub(super) const ARCHIVE: &str = "archive";
-/// Chunks between the store and the disk; a chunk is at most a few MiB.
+/// Chunks between the store and who takes them; a chunk is at most a few MiB.
 const QUEUE: usize = 4;
 
 /// Why a backup could not be brought back.
@@ -41,9 +39,6 @@ pub enum CopyError {
     /// The manifest names no archive.
     #[error("backup {0} holds no archive")]
     NoArchive(String),
-    /// The spool file, or what is in it.
-    #[error(transparent)]
-    Proof(#[from] ProofError),
     /// The token was cancelled.
     #[error("interrupted")]
     Interrupted,
@@ -61,7 +56,6 @@ impl Failure for CopyError {
         match self {
             Self::Repo(error) => error.kind(),
             Self::Inventory { .. } | Self::NoArchive(_) => FailureKind::Damage,
-            Self::Proof(error) => error.kind(),
             Self::Interrupted => FailureKind::Interrupted,
         }
     }
@@ -71,7 +65,6 @@ impl Failure for CopyError {
             Self::Repo(error) => error.hint(),
             Self::Inventory { .. } => Some("it may be of a newer pgkeep".to_owned()),
             Self::NoArchive(_) => Some("the manifest is incomplete; use another backup".to_owned()),
-            Self::Proof(error) => error.hint(),
             Self::Interrupted => None,
         }
     }
@@ -140,30 +133,21 @@ impl<'a> OpenedBackup<'a> {
         }
     }
 
-    /// Fetches the archive into the new file `path`.
-    pub(super) async fn spool(
-        &self,
-        path: PathBuf,
-        observer: &dyn Observer,
-        cancel: &CancellationToken,
-    ) -> Result<SpooledArchive, CopyError> {
-        let (chunks, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
-        let writing = tokio::task::spawn_blocking(move || {
-            let mut spool = SpoolWriter::create(&path)?;
-            while let Some(chunk) = queue.blocking_recv() {
-                spool.write(&chunk)?;
-            }
-            spool.finish()
-        });
-        observer.step("fetching", self.entry.manifest.id.as_str());
-        // A writer that failed has dropped the queue; its error is the one to tell.
-        let fetched = self
-            .fetch(ARCHIVE, observer, cancel, async |chunk| chunks.send(chunk).await.is_ok())
-            .await;
-        drop(chunks);
-        let written = writing.await.expect("writing a spool does not panic");
-        fetched?;
-        Ok(written?)
+    /// The archive as it comes, and the fetch that feeds it: both are waited for together.
+    ///
+    /// A fetch that fails ends the archive early, which no loader takes for its end; the fetch's error is the
+    /// one to tell. Where the taker goes away, the fetch ends well, and the taker knows why.
+    pub(super) fn archive<'b>(
+        &'b self,
+        observer: &'b dyn Observer,
+        cancel: &'b CancellationToken,
+    ) -> (Incoming, impl Future<Output = Result<(), CopyError>> + 'b) {
+        let (chunks, queue) = mpsc::channel::<Vec<u8>>(QUEUE);
+        let fetch = async move {
+            self.fetch(ARCHIVE, observer, cancel, async |chunk| chunks.send(chunk).await.is_ok())
+                .await
+        };
+        (Incoming { chunks: queue, bytes: self.archive_bytes }, fetch)
     }
 
     /// Proves the chunks of the parts beside the archive, which no restore of a database reads; their names

@@ -1,6 +1,7 @@
-//! Puts a spooled archive into an empty database with `pg_restore`.
+//! Puts an archive into an empty database while it comes in: `pg_restore` makes what rows need, several
+//! sessions put the rows in ([`fill`](super::fill)), and `pg_restore` makes the rest.
 //!
-//! What is missing on the server is found first, before anything is created. Then one list says what to
+//! What is missing on the server is found first, before anything is created. Then lists say what to
 //! restore ([`selection`](super::selection)), and `pg_restore` stops at its first error: an error is never
 //! skipped. One exception is not ours to avoid: `pg_restore` 17 and later sets `transaction_timeout`, which
 //! an older server does not know; there it runs on, and everything it says is read afterwards.
@@ -10,38 +11,46 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
+use std::path::Path;
 
 use super::ProofError;
-use super::selection::{Omission, Rights, Selection, select};
-use super::spool::SpooledArchive;
+use super::fill::fill;
+use super::fingerprint::Sums;
+use super::intake::{Contents, Incoming, Intake, Wanted};
+use super::selection::{Omission, Rights, select, use_list};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::inventory::Inventory;
+use crate::domain::observer::Observer;
 use crate::postgres::PostgresError;
 use crate::postgres::child::{Child, ChildSpec};
 use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 
 /// How to load.
-#[derive(Debug, Clone)]
+#[derive(Clone, Copy)]
 pub struct LoadRequest<'a> {
-    /// The archive.
-    pub archive: &'a SpooledArchive,
+    /// Where the archive's head is put, for `pg_restore`: an empty directory of this load.
+    pub directory: &'a Path,
     /// The empty database.
     pub target: &'a ConnectionInfo,
     /// Where `pg_restore` is: of the `pg_dump` that wrote the archive, or newer.
     pub programs: &'a Programs,
-    /// Sessions that `pg_restore` works with.
+    /// Sessions to work with.
     pub jobs: usize,
+    /// `lc_monetary` of the source.
+    pub lc_monetary: &'a str,
     /// Set owners and privileges; their roles must exist.
     pub roles: bool,
     /// Put tables into their tablespaces, which must exist.
     pub tablespaces: bool,
     /// Gather statistics at the end.
     pub analyze: bool,
+    /// Told of the steps.
+    pub observer: &'a dyn Observer,
 }
 
 /// What a load did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LoadReport {
     /// Entries that were restored.
     pub restored: usize,
@@ -49,6 +58,8 @@ pub struct LoadReport {
     pub left_out: Vec<Omission>,
     /// Whether objects have their owners and privileges.
     pub roles: bool,
+    /// What the archive held.
+    pub contents: Contents,
 }
 
 /// What the target's server must have and has not.
@@ -156,10 +167,16 @@ async fn rights(session: &Session) -> Result<Rights, PostgresError> {
     })
 }
 
-/// Restores the archive into the target.
-pub async fn load(request: &LoadRequest<'_>) -> Result<LoadReport, ProofError> {
+/// Restores the archive into the target. With `sums`, its content is summed on the way.
+pub async fn load(
+    request: &LoadRequest<'_>,
+    incoming: Incoming,
+    sums: Option<Sums>,
+) -> Result<LoadReport, ProofError> {
     let session = Session::connect(request.target, "restore").await?;
-    let selection = select(&request.archive.summary.toc, &rights(&session).await?);
+    let intake = Intake::start(incoming, request.directory, sums);
+    let Ok(head) = intake.head.await else { return Err(ended(intake.contents).await) };
+    let selection = select(&head.toc, &rights(&session).await?);
     let lost: Vec<String> = selection
         .omitted
         .iter()
@@ -169,16 +186,31 @@ pub async fn load(request: &LoadRequest<'_>) -> Result<LoadReport, ProofError> {
     if !lost.is_empty() {
         return Err(ProofError::Rights { entries: lost });
     }
-    let report = LoadReport {
-        restored: selection.keep.len(),
-        roles: request.roles && !selection.without_owners,
-        left_out: selection.omitted.clone(),
-    };
-    restore(request, &selection, report.roles, session.major()).await?;
+    let roles = request.roles && !selection.without_owners;
+    let restore = Restore { request, head: &head.path, roles, server_major: session.major() };
+    // The first batches are made ready while there is no table yet.
+    let wanted = Wanted { tables: selection.data.clone(), large_objects: true };
+    if intake.wanted.send(wanted).is_err() {
+        return Err(ended(intake.contents).await);
+    }
+    restore.run(&selection.before, 1).await?;
+    fill(request.target, request.jobs, request.lc_monetary, intake.batches).await?;
+    let contents = intake.contents.await.map_err(|_| ProofError::Stopped)??;
+    request.observer.step("building indexes and constraints", request.target.database());
+    restore.run(&selection.indexes, request.jobs).await?;
+    restore.run(&selection.after, 1).await?;
     if request.analyze {
         session.batch(&analyze(&session).await?).await?;
     }
-    Ok(report)
+    Ok(LoadReport { restored: selection.kept(), left_out: selection.omitted, roles, contents })
+}
+
+/// Why there was no head.
+async fn ended(contents: tokio::task::JoinHandle<Result<Contents, ProofError>>) -> ProofError {
+    match contents.await {
+        Ok(Err(error)) => error,
+        _ => ProofError::Stopped,
+    }
 }
 
 /// The statement that gathers statistics and reaches nowhere.
@@ -212,40 +244,48 @@ async fn analyze(session: &Session) -> Result<String, PostgresError> {
     Ok(format!("ANALYZE {}", tables.join(", ")))
 }
 
-async fn restore(
-    request: &LoadRequest<'_>,
-    selection: &Selection,
+/// How `pg_restore` is run.
+struct Restore<'a> {
+    request: &'a LoadRequest<'a>,
+    head: &'a Path,
     roles: bool,
     server_major: u32,
-) -> Result<(), ProofError> {
-    let path = &request.archive.path;
-    let failed = |source| ProofError::Spool { path: path.clone(), source };
-    let directory = path.parent().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-    let mut list = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    list.write_all(selection.use_list().as_bytes()).map_err(failed)?;
-    let foreign_setting = request.programs.major() >= 17 && server_major < 17;
-    let mut spec = ChildSpec::new(request.programs.program("pg_restore")?)
-        .connection(request.target)
-        .purpose("restore")
-        .arg("--no-password")
-        .arg(connection_string(request.target))
-        .arg(format!("--jobs={}", request.jobs.max(1)))
-        .arg(option("--use-list=", list.path()));
-    if !foreign_setting {
-        spec = spec.arg("--exit-on-error");
+}
+
+impl Restore<'_> {
+    /// Restores `entries`, none of which has data.
+    async fn run(&self, entries: &[u32], jobs: usize) -> Result<(), ProofError> {
+        let request = self.request;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let failed = |source| ProofError::Head { path: request.directory.to_owned(), source };
+        let mut list = tempfile::NamedTempFile::new_in(request.directory).map_err(failed)?;
+        list.write_all(use_list(entries).as_bytes()).map_err(failed)?;
+        let foreign_setting = request.programs.major() >= 17 && self.server_major < 17;
+        let mut spec = ChildSpec::new(request.programs.program("pg_restore")?)
+            .connection(request.target)
+            .purpose("restore")
+            .arg("--no-password")
+            .arg(connection_string(request.target))
+            .arg(format!("--jobs={}", jobs.max(1)))
+            .arg(option("--use-list=", list.path()));
+        if !foreign_setting {
+            spec = spec.arg("--exit-on-error");
+        }
+        if !self.roles {
+            spec = spec.args(["--no-owner", "--no-privileges"]);
+        }
+        if !request.tablespaces {
+            spec = spec.arg("--no-tablespaces");
+        }
+        let mut child = Child::spawn(spec.arg(self.head))?;
+        let exit = child.exit().await?;
+        if foreign_setting && exit.code == Some(1) && only_foreign_setting(&exit.stderr) {
+            return Ok(());
+        }
+        Ok(child.judge(&exit)?)
     }
-    if !roles {
-        spec = spec.args(["--no-owner", "--no-privileges"]);
-    }
-    if !request.tablespaces {
-        spec = spec.arg("--no-tablespaces");
-    }
-    let mut child = Child::spawn(spec.arg(path))?;
-    let exit = child.exit().await?;
-    if foreign_setting && exit.code == Some(1) && only_foreign_setting(&exit.stderr) {
-        return Ok(());
-    }
-    Ok(child.judge(&exit)?)
 }
 
 fn option(name: &str, value: &std::path::Path) -> std::ffi::OsString {

@@ -9,22 +9,23 @@
 
 mod amcheck;
 mod checks;
+mod fill;
 mod fingerprint;
+mod intake;
 mod load;
 mod pool;
 pub mod selection;
-mod spool;
 mod verify;
 
 use std::path::PathBuf;
 
 pub use checks::Assertion;
-pub use fingerprint::{ContentRequest, Fingerprint, content};
+pub use fingerprint::{ArchiveSums, ContentRequest, Fingerprint, Sums, content};
+pub use intake::{Contents, Incoming};
 pub use load::{LoadReport, LoadRequest, Missing, load, missing};
-pub use spool::{SpoolWriter, SpooledArchive};
 pub use verify::{Proof, ProofRequest, verify};
 
-use crate::domain::archive::ArchiveError;
+use crate::domain::archive::{ArchiveError, ROW_SETTINGS};
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::verification::Check;
 use crate::postgres::PostgresError;
@@ -42,13 +43,21 @@ pub enum ProofError {
     /// The archive is not what it should be.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// The archive's local file.
-    #[error("cannot spool the archive in `{}`", path.display())]
-    Spool {
+    /// The local file of the archive's head, or of the list for `pg_restore`.
+    #[error("cannot write `{}`", path.display())]
+    Head {
         /// The file.
         path: PathBuf,
         /// What the operating system says.
         source: std::io::Error,
+    },
+    /// The server does not take rows or large objects: what is wrong is the copy.
+    #[error("{what}: {source}")]
+    Refused {
+        /// Which.
+        what: String,
+        /// Why; told in the message.
+        source: PostgresError,
     },
     /// Found before anything was created.
     #[error("the target server lacks {0}")]
@@ -70,7 +79,8 @@ impl Failure for ProofError {
             Self::Postgres(error) => error.kind(),
             Self::Catalog(error) => error.kind(),
             Self::Archive(error) => error.kind(),
-            Self::Spool { .. } => FailureKind::Unexpected,
+            Self::Refused { source, .. } => source.kind(),
+            Self::Head { .. } => FailureKind::Unexpected,
             Self::Missing(_) | Self::Rights { .. } => FailureKind::Postgres,
             Self::Stopped => FailureKind::Interrupted,
         }
@@ -81,7 +91,8 @@ impl Failure for ProofError {
             Self::Postgres(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
             Self::Archive(error) => error.hint(),
-            Self::Spool { source, .. } => Some(match source.kind() {
+            Self::Refused { source, .. } => source.hint(),
+            Self::Head { source, .. } => Some(match source.kind() {
                 std::io::ErrorKind::StorageFull => {
                     "free some space there, or set scratch_dir to a larger file system".to_owned()
                 }
@@ -95,6 +106,13 @@ impl Failure for ProofError {
             Self::Stopped => Some("run it again".to_owned()),
         }
     }
+}
+
+/// Settings of a session that reads or writes rows as the archive has them.
+fn row_settings() -> String {
+    let settings = ROW_SETTINGS.iter().map(|(name, value)| format!("SET {name} = '{value}'; "));
+    let settings: String = settings.collect();
+    format!("{settings}SET search_path = ''; SET row_security = off; SET statement_timeout = 0; ")
 }
 
 /// Differences that are told by name before the rest is only counted.
@@ -135,7 +153,7 @@ mod tests {
         let missing = Missing { roles: vec!["app".into()], extensions: vec![] };
         let errors = [
             ProofError::Archive(ArchiveError::NotAnArchive),
-            ProofError::Spool { path: "x".into(), source: std::io::ErrorKind::StorageFull.into() },
+            ProofError::Head { path: "x".into(), source: std::io::ErrorKind::StorageFull.into() },
             ProofError::Missing(missing),
             ProofError::Rights { entries: vec![] },
             ProofError::Stopped,

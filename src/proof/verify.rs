@@ -1,13 +1,14 @@
 //! Loads an archive into an empty database and proves it, check by check.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use super::checks::{self, Assertion};
-use super::fingerprint::{ContentRequest, content};
+use super::fingerprint::{ContentRequest, Sums, content};
+use super::intake::{Contents, Incoming};
 use super::load::{LoadReport, LoadRequest, load, missing};
 use super::selection::Omission;
-use super::spool::SpooledArchive;
 use super::{ProofError, amcheck, told};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::inventory::{CompareOptions, Inventory};
@@ -18,11 +19,11 @@ use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 
 /// What is proved, where, and how deep.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "independent properties of one target")]
 pub struct ProofRequest<'a> {
-    /// The archive, whole and seekable.
-    pub archive: &'a SpooledArchive,
+    /// An empty directory for what `pg_restore` reads.
+    pub directory: &'a Path,
     /// An empty database that nobody else uses.
     pub target: &'a ConnectionInfo,
     /// Client programs: of the `pg_dump` that wrote the archive and of the target, or newer.
@@ -65,7 +66,7 @@ pub struct Proof {
 }
 
 /// Restores and compares. When the archive cannot be loaded, that is the only check, and it has failed.
-pub async fn verify(request: &ProofRequest<'_>) -> Result<Proof, ProofError> {
+pub async fn verify(request: &ProofRequest<'_>, archive: Incoming) -> Result<Proof, ProofError> {
     let mut proof =
         Proof { checks: Vec::new(), left_out: Vec::new(), roles: false, notices: Vec::new() };
     let subject = request.target.database();
@@ -73,9 +74,14 @@ pub async fn verify(request: &ProofRequest<'_>) -> Result<Proof, ProofError> {
     step("looking for what is missing");
     nothing_missing(request).await?;
     step("restoring");
-    let report = match load(&load_request(request)).await {
+    let sums = (request.depth == Depth::Full)
+        .then(|| Sums::new(request.row_key, extension_tables(request.expected)));
+    let report = match load(&load_request(request), archive, sums).await {
         Ok(report) => report,
-        Err(ProofError::Postgres(error @ PostgresError::ProgramFailed { .. })) => {
+        Err(
+            error @ (ProofError::Refused { .. }
+            | ProofError::Postgres(PostgresError::ProgramFailed { .. })),
+        ) => {
             proof.checks.push(Check::failed("load", error.to_string()));
             return Ok(proof);
         }
@@ -88,6 +94,7 @@ pub async fn verify(request: &ProofRequest<'_>) -> Result<Proof, ProofError> {
         subscriptions: false,
         locale: request.locale,
     };
+    let Contents { summary, sums } = report.contents;
     proof.left_out = report.left_out;
     proof.roles = report.roles;
     if request.roles && !report.roles {
@@ -103,10 +110,9 @@ pub async fn verify(request: &ProofRequest<'_>) -> Result<Proof, ProofError> {
     proof.checks.push(check);
     proof.notices = notices;
     step("counting rows");
-    let summary = &request.archive.summary;
     let (target, expected) = (request.target, request.expected);
     proof.checks.push(
-        checks::row_counts(target, &session, request.jobs, expected, summary, &options).await?,
+        checks::row_counts(target, &session, request.jobs, expected, &summary, &options).await?,
     );
     proof.checks.push(checks::sequences(&session, expected, &options).await?);
     if !request.assertions.is_empty() {
@@ -114,9 +120,20 @@ pub async fn verify(request: &ProofRequest<'_>) -> Result<Proof, ProofError> {
         let (all, timeout) = (request.assertions, request.assertion_timeout);
         proof.checks.push(checks::assertions(target, expected, all, timeout).await?);
     }
-    if request.depth == Depth::Full {
+    if let Some(sums) = &sums {
         step("comparing content");
-        proof.checks.push(content(content_request(request, &options)).await?);
+        let left_out = left_out_tables(&options);
+        let compared = content(ContentRequest {
+            archive: &summary,
+            sums,
+            target,
+            key: request.row_key,
+            lc_monetary: &expected.database.lc_monetary,
+            extension_tables: extension_tables(expected),
+            left_out,
+            sessions: request.jobs,
+        });
+        proof.checks.push(compared.await?);
         step("checking tables and indexes");
         let checked = amcheck::amcheck(&session, target, request.programs, request.jobs).await?;
         proof.checks.push(checked);
@@ -139,13 +156,15 @@ async fn nothing_missing(request: &ProofRequest<'_>) -> Result<(), ProofError> {
 
 fn load_request<'a>(request: &ProofRequest<'a>) -> LoadRequest<'a> {
     LoadRequest {
-        archive: request.archive,
+        directory: request.directory,
         target: request.target,
         programs: request.programs,
         jobs: request.jobs,
+        lc_monetary: &request.expected.database.lc_monetary,
         roles: request.roles,
         tablespaces: request.tablespaces,
         analyze: request.analyze,
+        observer: request.observer,
     }
 }
 
@@ -161,24 +180,13 @@ fn loaded(report: &LoadReport) -> Check {
     Check::passed("load", format!("{restored} entries restored{owners}{rest}"))
 }
 
-fn content_request<'a>(request: &ProofRequest<'a>, options: &CompareOptions) -> ContentRequest<'a> {
-    let tables = request.expected.extension_tables.iter();
-    let extension_tables: BTreeSet<(String, String)> =
-        tables.map(|table| (table.schema.clone(), table.name.clone())).collect();
+fn extension_tables(expected: &Inventory) -> BTreeSet<(String, String)> {
+    let tables = expected.extension_tables.iter();
+    tables.map(|table| (table.schema.clone(), table.name.clone())).collect()
+}
+
+fn left_out_tables(options: &CompareOptions) -> BTreeSet<(String, String)> {
     let of_tables = |desc: &str| matches!(desc, "TABLE" | "TABLE DATA");
-    let left_out = options
-        .left_out
-        .iter()
-        .filter(|entry| of_tables(&entry.desc))
-        .map(|entry| (entry.schema.clone().unwrap_or_default(), entry.name.clone()))
-        .collect();
-    ContentRequest {
-        archive: request.archive,
-        target: request.target,
-        key: request.row_key,
-        lc_monetary: &request.expected.database.lc_monetary,
-        extension_tables,
-        left_out,
-        sessions: request.jobs,
-    }
+    let left_out = options.left_out.iter().filter(|entry| of_tables(&entry.desc));
+    left_out.map(|entry| (entry.schema.clone().unwrap_or_default(), entry.name.clone())).collect()
 }

@@ -306,6 +306,8 @@ fn settings(socket_dir: &Path, memory: ServerMemory) -> Vec<(&'static str, Strin
         ("full_page_writes", "off"),
         ("wal_level", "minimal"),
         ("max_wal_size", "4GB"),
+        ("wal_init_zero", "off"),
+        ("wal_recycle", "off"),
         ("checkpoint_timeout", "1h"),
         ("restart_after_crash", "off"),
         ("bgwriter_lru_maxpages", "0"),

@@ -2,7 +2,7 @@
 //!
 //! `<scratch_dir>/pgkeep-scratch-<8 hex>/` holds `owner.lock`, which the live process keeps locked for its
 //! whole life (the kernel lets go when it dies, in whatever way), and `pgkeep-scratch`, the mark, written
-//! last. What else lies in it belongs to its user: a spool file, a scratch cluster.
+//! last. What else lies in it belongs to its user: an archive's head, a scratch cluster.
 //!
 //! Crash story: a SIGKILL leaves the directory with its mark and a free lock; [`super::registry`] knows it
 //! by both. Between `mkdir` and the mark it leaves a directory that holds at most the lock file; that is

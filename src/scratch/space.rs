@@ -61,13 +61,6 @@ pub fn restored_bytes(archive_bytes: u64, measured_bytes: Option<u64>) -> u64 {
     data.saturating_add(FRESH_CLUSTER_BYTES)
 }
 
-/// Whether both lie on one file system, and take each other's room.
-pub fn same_disk(one: &Path, other: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
-    device(one).is_some() && device(one) == device(other)
-}
-
 #[cfg(target_os = "linux")]
 fn in_memory(path: &Path) -> Result<bool, ScratchError> {
     const TMPFS_MAGIC: i64 = 0x0102_1994;

@@ -5,9 +5,9 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgkeep::domain::archive::ROW_SETTINGS;
+use pgkeep::domain::archive::{ArchiveReader, ArchiveSummary, ROW_SETTINGS};
 use pgkeep::domain::connection::ConnectionInfo;
-use pgkeep::domain::failure::Failure;
+use pgkeep::domain::failure::{Failure, FailureKind};
 use pgkeep::domain::inventory::Inventory;
 use pgkeep::domain::observer::Silent;
 use pgkeep::domain::verification::{Check, Depth, Outcome};
@@ -18,9 +18,11 @@ use pgkeep::postgres::session::Session;
 use pgkeep::postgres::sources::SystemSources;
 use pgkeep::postgres::{quote_ident, quote_literal};
 use pgkeep::proof::{
-    Assertion, ContentRequest, LoadRequest, Proof, ProofError, ProofRequest, SpoolWriter,
-    SpooledArchive, content, load, verify,
+    Assertion, ContentRequest, Incoming, LoadRequest, Proof, ProofError, ProofRequest, Sums,
+    content, load, verify,
 };
+use tempfile::TempDir;
+use tokio::sync::mpsc;
 
 use crate::support::server::majors;
 
@@ -87,12 +89,31 @@ async fn run(info: &ConnectionInfo, sql: &str) {
     session.batch(sql).await.unwrap_or_else(|error| panic!("{error}: {sql}"));
 }
 
+/// A dump in memory, with a directory for the load.
+struct Archive {
+    bytes: Vec<u8>,
+    summary: ArchiveSummary,
+    directory: TempDir,
+}
+
+impl Archive {
+    /// It comes in as from a store, in chunks that end anywhere.
+    fn incoming(&self) -> Incoming {
+        let whole: Vec<Vec<u8>> = self.bytes.chunks(10_007).map(<[u8]>::to_vec).collect();
+        let (chunks, queue) = mpsc::channel(1);
+        tokio::spawn(async move {
+            for chunk in whole {
+                if chunks.send(chunk).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Incoming { chunks: queue, bytes: self.bytes.len() as u64 }
+    }
+}
+
 /// Dumps a database as the snapshot does, and records what it holds.
-async fn dumped(
-    source: &ConnectionInfo,
-    programs: &Programs,
-    directory: &std::path::Path,
-) -> (SpooledArchive, Inventory) {
+async fn dumped(source: &ConnectionInfo, programs: &Programs) -> (Archive, Inventory) {
     let settings: Vec<String> =
         ROW_SETTINGS.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
     let spec = ChildSpec::new(programs.program("pg_dump").expect("pg_dump"))
@@ -101,35 +122,32 @@ async fn dumped(
         .piped_stdout();
     let mut child = Child::spawn(spec).expect("pg_dump starts");
     let mut stdout = child.take_stdout().expect("a pipe");
-    let mut writer = SpoolWriter::create(&directory.join("archive")).expect("a new file");
-    let archive = tokio::task::spawn_blocking(move || {
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let count = stdout.read(&mut buffer).expect("the pipe");
-            if count == 0 {
-                return writer.finish();
-            }
-            writer.write(&buffer[..count]).expect("it is an archive");
-        }
+    let bytes = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        stdout.read_to_end(&mut bytes).expect("the pipe");
+        bytes
     });
-    let archive = archive.await.expect("it ran").expect("a whole archive");
+    let bytes = bytes.await.expect("it ran");
     child.wait().await.expect("pg_dump succeeds");
+    let mut reader = ArchiveReader::counting();
+    reader.push(&bytes).expect("it is an archive");
+    let summary = reader.finish().expect("a whole archive");
     let session = Session::connect(source, "test").await.expect("the source");
     let mut inventory = catalog::inventory(session.client()).await.expect("an inventory");
-    inventory.rows = archive.summary.table_counts();
-    inventory.sequences.clone_from(&archive.summary.sequences);
-    (archive, inventory)
+    inventory.rows = summary.table_counts();
+    inventory.sequences.clone_from(&summary.sequences);
+    (Archive { bytes, summary, directory: tempfile::tempdir().expect("a directory") }, inventory)
 }
 
 fn request<'a>(
-    archive: &'a SpooledArchive,
+    archive: &'a Archive,
     expected: &'a Inventory,
     target: &'a ConnectionInfo,
     programs: &'a Programs,
     assertions: &'a [Assertion],
 ) -> ProofRequest<'a> {
     ProofRequest {
-        archive,
+        directory: archive.directory.path(),
         target,
         programs,
         expected,
@@ -165,8 +183,7 @@ async fn story_with(name: &str, sql: &str, from: u32, to: u32, options: &str) ->
     let source = Database::create_with(from, &format!("{name} source"), options).await;
     run(&source.info, sql).await;
     let newest = programs(from.max(to));
-    let directory = tempfile::tempdir().expect("a directory");
-    let (archive, expected) = dumped(&source.info, &programs(from), directory.path()).await;
+    let (archive, expected) = dumped(&source.info, &programs(from)).await;
     let target = Database::create_with(to, &format!("{name} target"), options).await;
     for role in &expected.roles_needed {
         let name = quote_literal(role);
@@ -187,9 +204,12 @@ async fn story_with(name: &str, sql: &str, from: u32, to: u32, options: &str) ->
             sql: "SELECT 1 FROM pg_class HAVING count(*) < 3".into(),
         },
     ];
-    let proof = verify(&request(&archive, &expected, &target.info, &newest, &assertions))
-        .await
-        .unwrap_or_else(|error| panic!("{error} {:?}", error.hint()));
+    let proof = verify(
+        &request(&archive, &expected, &target.info, &newest, &assertions),
+        archive.incoming(),
+    )
+    .await
+    .unwrap_or_else(|error| panic!("{error} {:?}", error.hint()));
     target.drop().await;
     source.drop().await;
     proof
@@ -285,23 +305,28 @@ const CHANGES: [(&str, &str); 7] = [
 async fn content_that_differs_in_one_value_is_named() {
     let source = Database::create(15, "changed source").await;
     run(&source.info, ODD).await;
-    let directory = tempfile::tempdir().expect("a directory");
     let tools = programs(15);
-    let (archive, expected) = dumped(&source.info, &tools, directory.path()).await;
+    let (archive, expected) = dumped(&source.info, &tools).await;
     let target = Database::create(15, "changed target").await;
     let request = LoadRequest {
-        archive: &archive,
+        directory: archive.directory.path(),
         target: &target.info,
         programs: &tools,
         jobs: 2,
+        lc_monetary: &expected.database.lc_monetary,
         roles: true,
         tablespaces: false,
         analyze: false,
+        observer: &Silent,
     };
-    load(&request).await.expect("it loads");
+    let sums = Sums::new(ROW_KEY, BTreeSet::new());
+    let loaded = load(&request, archive.incoming(), Some(sums)).await.expect("it loads");
+    let sums = loaded.contents.sums.expect("they were asked for");
+    assert_eq!(loaded.contents.summary, archive.summary);
     let compared = async |info: &ConnectionInfo| {
         let request = ContentRequest {
-            archive: &archive,
+            archive: &archive.summary,
+            sums: &sums,
             target: info,
             key: ROW_KEY,
             lc_monetary: &expected.database.lc_monetary,
@@ -331,9 +356,8 @@ async fn content_that_differs_in_one_value_is_named() {
 async fn an_assertion_that_finds_a_row_fails_and_cannot_write() {
     let source = Database::create(15, "asserted source").await;
     run(&source.info, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)").await;
-    let directory = tempfile::tempdir().expect("a directory");
     let tools = programs(15);
-    let (archive, expected) = dumped(&source.info, &tools, directory.path()).await;
+    let (archive, expected) = dumped(&source.info, &tools).await;
     let target = Database::create(15, "asserted target").await;
     let assertions = [
         Assertion { name: "good".into(), sql: "SELECT 1 FROM t WHERE a <> 1".into() },
@@ -342,12 +366,11 @@ async fn an_assertion_that_finds_a_row_fails_and_cannot_write() {
         Assertion { name: "two".into(), sql: "SELECT 1 WHERE false; DROP TABLE t".into() },
         Assertion { name: "wrong".into(), sql: "SELEC".into() },
     ];
-    let proof = verify(&ProofRequest {
+    let request = ProofRequest {
         depth: Depth::Counts,
         ..request(&archive, &expected, &target.info, &tools, &assertions)
-    })
-    .await
-    .expect("it is compared");
+    };
+    let proof = verify(&request, archive.incoming()).await.expect("it is compared");
     let found = check(&proof, "assertions");
     assert_eq!(found.result, Outcome::Failed);
     assert!(found.detail.starts_with("4 of 5: `bad` does not hold; `writes` cannot"), "{found:?}");
@@ -360,13 +383,14 @@ async fn an_assertion_that_finds_a_row_fails_and_cannot_write() {
 async fn an_archive_that_cannot_be_loaded_fails_the_check_named_load() {
     let source = Database::create(15, "unloadable source").await;
     run(&source.info, "CREATE TABLE t (a int)").await;
-    let directory = tempfile::tempdir().expect("a directory");
     let tools = programs(15);
-    let (archive, expected) = dumped(&source.info, &tools, directory.path()).await;
+    let (archive, expected) = dumped(&source.info, &tools).await;
     let target = Database::create(15, "unloadable target").await;
     run(&target.info, "CREATE TABLE t (b text)").await;
     let proof =
-        verify(&request(&archive, &expected, &target.info, &tools, &[])).await.expect("a verdict");
+        verify(&request(&archive, &expected, &target.info, &tools, &[]), archive.incoming())
+            .await
+            .expect("a verdict");
     assert_eq!(outcomes(&proof), [("load", Outcome::Failed)]);
     assert!(proof.checks[0].detail.contains("already exists"), "{proof:?}");
     target.drop().await;
@@ -374,17 +398,74 @@ async fn an_archive_that_cannot_be_loaded_fails_the_check_named_load() {
 }
 
 #[tokio::test]
+async fn an_archive_that_ends_early_is_damage_and_not_a_verdict() {
+    let source = Database::create(15, "cut source").await;
+    run(&source.info, "CREATE TABLE t AS SELECT n FROM generate_series(1, 9000) n").await;
+    let tools = programs(15);
+    let (mut archive, expected) = dumped(&source.info, &tools).await;
+    let target = Database::create(15, "cut target").await;
+    archive.bytes.truncate(archive.bytes.len() - 100);
+    let error =
+        verify(&request(&archive, &expected, &target.info, &tools, &[]), archive.incoming())
+            .await
+            .expect_err("rows are missing");
+    assert!(matches!(&error, ProofError::Archive(_)), "{error}");
+    assert_eq!(error.kind(), FailureKind::Damage);
+    target.drop().await;
+    source.drop().await;
+}
+
+#[tokio::test]
+async fn rows_that_the_tables_do_not_take_fail_the_check_named_load() {
+    let source = Database::create(15, "refused source").await;
+    // A check that held when the rows came, and does not any more.
+    run(
+        &source.info,
+        "CREATE FUNCTION small(n int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT n < 10'; \
+         CREATE TABLE t (n int CHECK (small(n))); INSERT INTO t VALUES (5); \
+         CREATE OR REPLACE FUNCTION small(n int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT n < 5'",
+    )
+    .await;
+    let tools = programs(15);
+    let (archive, expected) = dumped(&source.info, &tools).await;
+    let target = Database::create(15, "refused target").await;
+    let proof =
+        verify(&request(&archive, &expected, &target.info, &tools, &[]), archive.incoming())
+            .await
+            .expect("a verdict");
+    assert_eq!(outcomes(&proof), [("load", Outcome::Failed)]);
+    let detail = &proof.checks[0].detail;
+    assert!(detail.contains("public.t") && detail.contains("t_n_check"), "{detail}");
+    target.drop().await;
+    source.drop().await;
+}
+
+#[tokio::test]
+async fn large_objects_and_one_large_table_go_in_through_several_sessions() {
+    let sql = "CREATE TABLE big AS SELECT n, md5(n::text) AS word, repeat('x', 300) AS pad \
+                 FROM generate_series(1, 30000) n; \
+               CREATE TABLE wide AS SELECT repeat(md5(n::text), 60000) AS text FROM generate_series(1, 2) n; \
+               SELECT lo_from_bytea(0, convert_to(repeat(md5(n::text), n), 'UTF8')) \
+                 FROM unnest(ARRAY[0, 1, 50, 16384, 16385, 40000]) n; \
+               CREATE TABLE till (amount money); INSERT INTO till VALUES ('$1,234.50')";
+    let proof = story("sessions", sql, 15, 15).await;
+    assert_eq!(outcomes(&proof), ALL_PASSED, "{proof:#?}");
+    let detail = &check(&proof, "content").detail;
+    assert!(detail.starts_with("30003 rows in 3 tables and 6 large objects"), "{detail}");
+}
+
+#[tokio::test]
 async fn what_the_server_lacks_is_found_before_anything_is_created() {
     let source = Database::create(15, "lacking source").await;
     run(&source.info, "CREATE TABLE t (a int)").await;
-    let directory = tempfile::tempdir().expect("a directory");
     let tools = programs(15);
-    let (archive, mut expected) = dumped(&source.info, &tools, directory.path()).await;
+    let (archive, mut expected) = dumped(&source.info, &tools).await;
     expected.roles_needed = vec!["no such role".into()];
     let target = Database::create(15, "lacking target").await;
-    let error = verify(&request(&archive, &expected, &target.info, &tools, &[]))
-        .await
-        .expect_err("a role is missing");
+    let error =
+        verify(&request(&archive, &expected, &target.info, &tools, &[]), archive.incoming())
+            .await
+            .expect_err("a role is missing");
     assert!(matches!(&error, ProofError::Missing(_)), "{error}");
     assert_eq!(error.to_string(), "the target server lacks role no such role");
     let session = Session::connect(&target.info, "test").await.expect("the target");
@@ -407,9 +488,8 @@ async fn a_role_that_is_no_superuser_restores_what_it_can_and_names_the_rest() {
          COMMENT ON EVENT TRIGGER evt IS 'watches'",
     )
     .await;
-    let directory = tempfile::tempdir().expect("a directory");
     let tools = programs(15);
-    let (archive, expected) = dumped(&source.info, &tools, directory.path()).await;
+    let (archive, expected) = dumped(&source.info, &tools).await;
     let target = Database::create(15, "plain target").await;
     let role = format!("proof plain {}", std::process::id());
     let (quoted, database) = (quote_ident(&role), quote_ident(target.info.database()));
@@ -417,7 +497,8 @@ async fn a_role_that_is_no_superuser_restores_what_it_can_and_names_the_rest() {
     run(&target.server, &format!("CREATE ROLE {quoted} LOGIN")).await;
     run(&target.server, &format!("ALTER DATABASE {database} OWNER TO {quoted}")).await;
     let as_role = target.info.with_options(&format!("-c role={}", role.replace(' ', "\\ ")));
-    let proof = verify(&request(&archive, &expected, &as_role, &tools, &[])).await;
+    let proof =
+        verify(&request(&archive, &expected, &as_role, &tools, &[]), archive.incoming()).await;
     let proof = proof.unwrap_or_else(|error| panic!("{error}"));
     let left_out: Vec<&str> = proof.left_out.iter().map(|left| &*left.entry.name).collect();
     assert_eq!(left_out, ["everything", "evt", "EVENT TRIGGER evt"], "{proof:#?}");

@@ -2,8 +2,8 @@
 //!
 //! [`ArchiveReader`] takes the bytes in pieces of any size, in order, as a pipe gives them, and hands the
 //! rows and large objects to a [`DataSink`]; [`RowCounter`] is the sink that counts. It never reads ahead
-//! and keeps only the table of contents, so it can stand beside the stream on its way to the store, or go
-//! over a spooled file. Formats 1.14 to 1.16 (`pg_dump` of PostgreSQL 12 to 18).
+//! and keeps only the table of contents, so it can stand beside the stream on its way to the store and back.
+//! Formats 1.14 to 1.16 (`pg_dump` of PostgreSQL 12 to 18).
 //!
 //! **Invariants.** Any input ends in a summary or an [`ArchiveError`], never in a panic. A summary means
 //! that every entry with data had its block, once, and every block its end: an archive cut short anywhere
@@ -22,7 +22,7 @@ use std::collections::HashMap;
 pub use copy::{CopyTarget, parse_copy};
 pub(crate) use rows::table_of;
 pub use rows::{ArchiveSummary, ROW_SETTINGS, RowCounter, TableRows};
-pub use toc::{ArchiveHeader, MINOR_VERSIONS, Patch, Toc, TocEntry};
+pub use toc::{ArchiveHeader, MINOR_VERSIONS, Section, Toc, TocEntry};
 
 use super::failure::{Failure, FailureKind};
 use toc::{Stop, Words};
@@ -169,6 +169,8 @@ pub struct ArchiveReader<S> {
     cut_bytes: usize,
     /// Length of the archive so far, all pushes.
     length: u64,
+    /// Where the head ends and the data blocks begin, once that is known.
+    head_bytes: Option<u64>,
     words: Words,
     /// Entries with data, by number.
     by_id: HashMap<u32, usize>,
@@ -194,6 +196,7 @@ impl<S: DataSink> ArchiveReader<S> {
             cut: [0; BLOCK_HEAD],
             cut_bytes: 0,
             length: 0,
+            head_bytes: None,
             words: Words::default(),
             by_id: HashMap::new(),
             current: 0,
@@ -214,9 +217,19 @@ impl<S: DataSink> ArchiveReader<S> {
         outcome
     }
 
-    /// The table of contents, once it is complete.
-    pub fn toc(&self) -> Option<&Toc> {
-        (!matches!(self.expect, Expect::Header | Expect::Entry { .. })).then_some(&self.toc)
+    /// The table of contents, once it is complete, and the length of the head that it ends.
+    pub fn head(&self) -> Option<(&Toc, u64)> {
+        Some((&self.toc, self.head_bytes?))
+    }
+
+    /// The sink.
+    pub fn sink(&self) -> &S {
+        &self.sink
+    }
+
+    /// Length of the archive so far.
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
     /// Says that the input has ended; gives table of contents and sink if the archive is whole.
@@ -293,6 +306,7 @@ impl<S: DataSink> ArchiveReader<S> {
                 return Err(ArchiveError::Shape { position, what: "two entries of one number" });
             }
         }
+        self.head_bytes = Some(position);
         self.expect = Expect::Block;
         Ok(())
     }

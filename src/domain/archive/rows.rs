@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArchiveError, DataSink, Patch, Toc, TocEntry, parse_copy};
+use super::{ArchiveError, DataSink, Toc, TocEntry, parse_copy};
 use crate::domain::inventory::{SequenceValue, TableCount};
 
 /// The rows of one table in an archive.
@@ -134,7 +134,8 @@ pub struct ArchiveSummary {
 }
 
 impl ArchiveSummary {
-    pub(super) fn new(toc: Toc, counter: RowCounter, bytes: u64) -> Result<Self, ArchiveError> {
+    /// What a whole archive of `bytes` bytes came to.
+    pub fn new(toc: Toc, counter: RowCounter, bytes: u64) -> Result<Self, ArchiveError> {
         Ok(Self {
             tables: counter.tables,
             sequences: sequences(&toc)?,
@@ -159,11 +160,6 @@ impl ArchiveSummary {
         };
         self.tables.iter().map(count).collect()
     }
-
-    /// What makes `pg_restore -j` seek in a spooled copy: [`Toc::offset_patches`].
-    pub fn offset_patches(&self) -> Vec<Patch> {
-        self.toc.offset_patches()
-    }
 }
 
 /// The sequence values of an archive's `SEQUENCE SET` entries.
@@ -171,7 +167,7 @@ fn sequences(toc: &Toc) -> Result<Vec<SequenceValue>, ArchiveError> {
     let of = |entry: &TocEntry| {
         let (last_value, is_called) =
             entry.defn.as_deref().and_then(set_value).ok_or(ArchiveError::Shape {
-                position: entry.offset_at,
+                position: entry.begins_at,
                 what: "a sequence without its value",
             })?;
         Ok(SequenceValue {

@@ -107,23 +107,35 @@ fn any_cutting_of_the_stream_gives_the_same() {
 }
 
 #[test]
-fn patched_offsets_point_at_the_blocks() {
-    let summary = read(V14, 512).expect("a whole archive");
-    let mut file = V14.to_vec();
-    let patches = summary.offset_patches();
-    assert_eq!(patches.len(), 8);
-    for Patch { position, bytes } in patches {
-        let at = usize::try_from(position).expect("it is small");
-        assert_eq!(file[at..at + 9], [1, 0, 0, 0, 0, 0, 0, 0, 0], "not set before");
-        file[at..at + 9].copy_from_slice(&bytes);
+fn the_head_ends_where_the_first_block_begins() {
+    for archive in [V14, V16] {
+        let mut reader = ArchiveReader::new(NoSink);
+        for bytes in archive.chunks(100) {
+            reader.push(bytes).expect("an archive");
+        }
+        let (toc, bytes) = reader.head().expect("the head is complete");
+        let first = toc.entries.iter().filter_map(|entry| entry.data_at).min();
+        assert_eq!(Some(bytes), first);
     }
-    assert_eq!(read(&file, 512), Ok(summary.clone()));
+}
+
+#[test]
+fn blocks_and_sections_are_where_the_entries_say() {
+    let summary = read(V14, 512).expect("a whole archive");
     for entry in summary.toc.entries.iter().filter(|entry| entry.has_data) {
         let at = usize::try_from(entry.data_at.expect("it was seen")).expect("it is small");
         let kind = if entry.is_large_objects() { 3 } else { 1 };
-        assert_eq!(file[at], kind);
-        assert_eq!(file[at + 2..at + 6], entry.dump_id.to_le_bytes());
+        assert_eq!(V14[at], kind);
+        assert_eq!(V14[at + 2..at + 6], entry.dump_id.to_le_bytes());
+        assert_eq!(entry.section, Section::Data);
     }
+    let of = |desc: &str| {
+        let found = summary.toc.entries.iter().find(|entry| &*entry.desc == desc);
+        found.map(|entry| entry.section)
+    };
+    assert_eq!(of("TABLE"), Some(Section::PreData));
+    assert_eq!(of("CONSTRAINT"), Some(Section::PostData));
+    assert_eq!(of("COMMENT"), Some(Section::None));
 }
 
 #[test]
@@ -196,7 +208,6 @@ proptest! {
             archive[at] = byte;
         }
         if let Ok(summary) = read(&archive, piece) {
-            summary.offset_patches();
             summary.toc.refreshes_over_foreign_tables();
         }
     }

@@ -66,8 +66,10 @@ pub struct TocEntry {
     pub dependencies: Box<[u32]>,
     /// Whether a data block belongs to it.
     pub has_data: bool,
-    /// Where the entry's offset field (state byte, then position) lies in the archive.
-    pub offset_at: u64,
+    /// When a restore takes it.
+    pub section: Section,
+    /// Where the entry begins in the archive.
+    pub begins_at: u64,
     /// Where its data block begins, once the block was seen.
     pub data_at: Option<u64>,
 }
@@ -87,13 +89,17 @@ impl TocEntry {
     }
 }
 
-/// Bytes to write over an archive at a position.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Patch {
-    /// Position in the file.
-    pub position: u64,
-    /// What belongs there.
-    pub bytes: [u8; 9],
+/// When a restore takes an entry (`teSection` of `pg_backup.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// With what it belongs to: comments, grants, labels.
+    None,
+    /// Before any row: what rows need to be there.
+    PreData,
+    /// Rows, large objects, sequence values.
+    Data,
+    /// After the rows: indexes, constraints, triggers, policies.
+    PostData,
 }
 
 /// Header and entries.
@@ -106,19 +112,6 @@ pub struct Toc {
 }
 
 impl Toc {
-    /// What to write over a spooled archive so that `pg_restore -j` seeks to each data block.
-    ///
-    /// An archive that was written to a pipe has no positions, and every worker of a parallel restore
-    /// would read the whole file to find its block. Complete only after the whole archive was read.
-    pub fn offset_patches(&self) -> Vec<Patch> {
-        let patch = |entry: &TocEntry| {
-            let mut bytes = [OFFSET_SET; 9];
-            bytes[1..].copy_from_slice(&entry.data_at?.to_le_bytes());
-            Some(Patch { position: entry.offset_at, bytes })
-        };
-        self.entries.iter().filter_map(patch).collect()
-    }
-
     /// The client encoding of the archive's bytes, such as `UTF8`.
     pub fn encoding(&self) -> Option<&str> {
         let entry = self.entries.iter().find(|entry| &*entry.desc == "ENCODING")?;
@@ -308,7 +301,13 @@ pub(super) fn read_entry(
     let had_dumper = cursor.int()? != 0;
     let (catalog, oid) = (cursor.number()?, cursor.number()?);
     let (tag, desc) = (cursor.text()?, cursor.text()?);
-    let _section = cursor.int()?;
+    let section = match cursor.int()? {
+        1 => Section::None,
+        2 => Section::PreData,
+        3 => Section::Data,
+        4 => Section::PostData,
+        _ => return Err(Stop::Bad("an entry of unknown section")),
+    };
     let (defn, _drop, copy) = (cursor.string()?, cursor.string()?, cursor.string()?);
     let namespace = cursor.string()?;
     let (_tablespace, _access_method) = (cursor.string()?, cursor.string()?);
@@ -319,7 +318,6 @@ pub(super) fn read_entry(
     while let Some(text) = cursor.string()? {
         dependencies.push(number_of(text).ok_or(Stop::Bad("a dependency that is no number"))?);
     }
-    let offset_at = position + cursor.at as u64;
     let state = cursor.byte()?;
     if !matches!(state, OFFSET_SET | OFFSET_NOT_SET | OFFSET_NO_DATA) {
         return Err(Stop::Bad("an offset of unknown state"));
@@ -343,7 +341,8 @@ pub(super) fn read_entry(
         relkind: u8::try_from(relkind).ok().filter(u8::is_ascii_alphabetic).map(char::from),
         dependencies: dependencies.into_boxed_slice(),
         has_data: had_dumper && state != OFFSET_NO_DATA,
-        offset_at,
+        section,
+        begins_at: position,
         data_at: None,
     };
     Ok((entry, cursor.at))

@@ -129,7 +129,7 @@ pub enum RestoreError {
     /// Loading and checking.
     #[error(transparent)]
     Proof(#[from] ProofError),
-    /// The scratch database, the spool.
+    /// The scratch database or directory.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
     /// The server, its client programs.

@@ -1,11 +1,11 @@
 //! `restore`: a backup becomes a database again, and takes a name only after it has proved itself.
 //!
-//! The order is: look at the target and decide ([`plan`]); fetch the archive into a spool; make a scratch
-//! database on the target server; load it; check it; only then give it its name ([`swap`]). What is live is
-//! not touched before that, and then by two renames in one transaction.
+//! The order is: look at the target and decide ([`plan`]); make a scratch database on the target server; load
+//! it while the archive comes in; check it; only then give it its name ([`swap`]). What is live is not touched
+//! before that, and then by two renames in one transaction.
 //!
 //! Crash story: whatever step a crash or a cancellation hits, the live database is as it was or the swap is
-//! complete. The spool and the scratch database go with the command; what a SIGKILL leaves of them is marked
+//! complete. The scratch directory and the scratch database go with the command; what a SIGKILL leaves of them is marked
 //! and unlocked, and the next run removes it.
 
 use std::path::Path;
@@ -33,7 +33,7 @@ use crate::domain::verification::{Check, Depth, Outcome, outcome_of};
 use crate::failpoint;
 use crate::postgres::programs::Programs;
 use crate::proof::selection::Omission;
-use crate::proof::{Assertion, Proof, ProofRequest, SpooledArchive, verify};
+use crate::proof::{Assertion, Proof, ProofRequest, verify};
 use crate::repo::Repository;
 use crate::repo::catalog::Entry;
 use crate::scratch::database::{Creation, ScratchDatabase, maintenance_session};
@@ -50,7 +50,7 @@ pub struct Restoring<'a> {
     pub server: &'a ConnectionInfo,
     /// Where client programs are looked for first.
     pub bin_dir: Option<&'a Path>,
-    /// Where the archive is spooled.
+    /// Where what `pg_restore` reads is put.
     pub scratch_dir: &'a Path,
     /// What must hold in the copy.
     pub assertions: &'a [Assertion],
@@ -123,10 +123,6 @@ pub async fn run(
     require_space(restoring, &plan).await?;
 
     let directory = ScratchDirectory::create(restoring.scratch_dir, ambient.random())?;
-    let path = directory.join("archive");
-    let archive = backup.spool(path, restoring.observer, restoring.cancel).await?;
-    failpoint::hit("restore.spooled");
-
     restoring.observer.step("restoring", &plan.database);
     let creation = Creation {
         facts: &backup.inventory.database,
@@ -141,8 +137,14 @@ pub async fn run(
         let told = "held through `template1`: nobody can create databases until this is done";
         restoring.observer.finding(Severity::Warning, told);
     }
-    let work = Work { restoring, backup: &backup, plan: &plan, programs: &programs };
-    let result = work.prove_and_name(&archive, &scratch).await;
+    let work = Work {
+        restoring,
+        backup: &backup,
+        plan: &plan,
+        programs: &programs,
+        directory: directory.path(),
+    };
+    let result = work.prove_and_name(&scratch).await;
     // On success it has another name by now, and this only lets its lock go.
     let discarded = scratch.discard().await;
     let (proof, named) = result?;
@@ -213,28 +215,23 @@ fn client_programs(
     Ok(Programs::find(plan.target_major.max(dumped), restoring.bin_dir)?)
 }
 
-/// Room for the spool here, and for the copy where the server's disk can be seen from here.
+/// Room for the copy, where the server's disk can be seen from here.
 async fn require_space(restoring: &Restoring<'_>, plan: &RestorePlan) -> Result<(), RestoreError> {
     let scratch_dir = restoring.scratch_dir;
     std::fs::create_dir_all(scratch_dir)
         .map_err(crate::scratch::ScratchError::io("cannot create", scratch_dir))?;
-    space::require(scratch_dir, plan.archive_bytes)?;
+    space::require(scratch_dir, 0)?;
     let (session, _) = maintenance_session(restoring.server, Some(&plan.database)).await?;
     let copy_bytes = space::restored_bytes(plan.archive_bytes, None);
-    match survey::local_data_directory(&session, restoring.server).await {
-        Some(data) if space::same_disk(&data, scratch_dir) => {
-            Ok(space::require(&data, copy_bytes.saturating_add(plan.archive_bytes))?)
-        }
-        Some(data) => Ok(space::require(&data, copy_bytes)?),
-        None => {
-            let told = format!(
-                "the server's disk cannot be seen from here; the copy takes about {} MiB of it",
-                copy_bytes >> 20
-            );
-            restoring.observer.finding(Severity::Notice, &told);
-            Ok(())
-        }
+    if let Some(data) = survey::local_data_directory(&session, restoring.server).await {
+        return Ok(space::require(&data, copy_bytes)?);
     }
+    let told = format!(
+        "the server's disk cannot be seen from here; the copy takes about {} MiB of it",
+        copy_bytes >> 20
+    );
+    restoring.observer.finding(Severity::Notice, &told);
+    Ok(())
 }
 
 /// One restore, from the loaded archive on.
@@ -243,6 +240,7 @@ struct Work<'a> {
     backup: &'a OpenedBackup<'a>,
     plan: &'a RestorePlan,
     programs: &'a Programs,
+    directory: &'a Path,
 }
 
 /// What naming the copy came to.
@@ -254,13 +252,12 @@ struct Named {
 impl Work<'_> {
     async fn prove_and_name(
         &self,
-        archive: &SpooledArchive,
         scratch: &ScratchDatabase,
     ) -> Result<(Proof, Named), RestoreError> {
         let (restoring, plan) = (self.restoring, self.plan);
         let loaded = || failpoint::hit("restore.loaded");
         let request = ProofRequest {
-            archive,
+            directory: self.directory,
             target: &scratch.connection(),
             programs: self.programs,
             expected: &self.backup.inventory,
@@ -275,10 +272,16 @@ impl Work<'_> {
             analyze: true,
             observer: &AfterLoad { observer: restoring.observer, loaded: &loaded },
         };
-        let proof = tokio::select! {
-            () = restoring.cancel.cancelled() => return Err(RestoreError::Interrupted),
-            proof = verify(&request) => proof?,
+        let (archive, fetch) = self.backup.archive(restoring.observer, restoring.cancel);
+        let proof = async {
+            tokio::select! {
+                () = restoring.cancel.cancelled() => Err(RestoreError::Interrupted),
+                proof = verify(&request, archive) => Ok(proof?),
+            }
         };
+        let (fetched, proof) = tokio::join!(fetch, proof);
+        fetched?;
+        let proof = proof?;
         failpoint::hit("restore.checked");
         if outcome_of(&proof.checks) != Outcome::Passed {
             return Err(RestoreError::Checks { checks: proof.checks });

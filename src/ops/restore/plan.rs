@@ -130,7 +130,7 @@ pub struct RestorePlan {
     pub depth: Depth,
     /// Whether owners and grants are those of the source.
     pub roles: bool,
-    /// Plain size of the archive that is spooled.
+    /// Plain size of the archive.
     pub archive_bytes: u64,
     /// What the operator should know.
     pub notices: Vec<String>,

@@ -85,12 +85,7 @@ async fn ephemeral(
     };
     let programs = client_programs(verifying, backup, server_programs.major())?;
     std::fs::create_dir_all(parent).map_err(ScratchError::io("cannot create", parent))?;
-    let archive_bytes = backup.archive_bytes();
-    let mut needed = space::restored_bytes(archive_bytes, None);
-    if space::same_disk(parent, verifying.scratch_dir) {
-        needed = needed.saturating_add(archive_bytes);
-    }
-    space::require(parent, needed)?;
+    space::require(parent, space::restored_bytes(backup.archive_bytes(), None))?;
     let directory = ScratchDirectory::create(parent, verifying.repository.ambient().random())?;
     let memory = ServerMemory::of_this_machine();
     let started =

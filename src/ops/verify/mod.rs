@@ -26,7 +26,7 @@ use crate::domain::failure::{Failure as _, FailureKind};
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::observer::{Observer, Severity};
 use crate::domain::verification::{Check, Depth, FETCH, Outcome, VerificationRecord, outcome_of};
-use crate::proof::{Assertion, ProofError, ProofRequest, verify as prove};
+use crate::proof::{Assertion, Incoming, ProofError, ProofRequest, verify as prove};
 use crate::repo::Repository;
 use crate::repo::catalog::Entry;
 use crate::scratch::directory::ScratchDirectory;
@@ -53,7 +53,7 @@ pub struct Verifying<'a> {
     pub server: Option<&'a ConnectionInfo>,
     /// Where PostgreSQL's programs are looked for first.
     pub bin_dir: Option<&'a Path>,
-    /// Where archives are spooled and clusters made.
+    /// Where clusters are made, and what `pg_restore` reads.
     pub scratch_dir: &'a Path,
     /// Where copies are proved.
     pub scratch: &'a ScratchChoice,
@@ -185,30 +185,25 @@ async fn one(verifying: &Verifying<'_>, entry: &Entry) -> Result<VerifyReport, V
 /// Fetches, restores and compares.
 async fn checks(verifying: &Verifying<'_>, entry: &Entry) -> Result<Vec<Check>, VerifyError> {
     let backup = OpenedBackup::open(verifying.repository, entry).await?;
-    let archive_bytes = backup.archive_bytes();
     let scratch_dir = verifying.scratch_dir;
     std::fs::create_dir_all(scratch_dir).map_err(ScratchError::io("cannot create", scratch_dir))?;
-    space::require(scratch_dir, archive_bytes)?;
+    space::require(scratch_dir, 0)?;
     let others = backup.prove_other_parts(verifying.observer, verifying.cancel).await?;
     let random = verifying.repository.ambient().random();
     let directory = ScratchDirectory::create(scratch_dir, random)?;
-    // A server comes up while the archive comes in. Both are waited for, so that nothing half-made stays.
-    let spooling = backup.spool(directory.join("archive"), verifying.observer, verifying.cancel);
-    let (archive, server) = tokio::join!(spooling, ground::server(verifying, &backup));
-    let archive = match archive {
-        Ok(archive) => archive,
-        Err(error) => {
-            if let Ok(server) = server {
-                server.stop().await?;
-            }
-            return Err(error.into());
-        }
+    // The first chunks come in while a server comes up, the others while they are loaded.
+    let (archive, fetch) = backup.archive(verifying.observer, verifying.cancel);
+    let proof = async {
+        let server = ground::server(verifying, &backup).await?;
+        let proved = prove_on(verifying, &backup, archive, &directory, &server).await;
+        let stopped = server.stop().await;
+        let checks = proved?;
+        stopped?;
+        Ok::<_, VerifyError>(checks)
     };
-    let server = server?;
-    let proved = prove_on(verifying, &backup, &archive, &server).await;
-    let stopped = server.stop().await;
-    let mut checks = proved?;
-    stopped?;
+    let (fetched, checks) = tokio::join!(fetch, proof);
+    fetched?;
+    let mut checks = checks?;
     directory.remove()?;
     for (part, size_bytes) in others {
         checks.push(Check::passed(part, format!("{size_bytes} bytes are as they were stored")));
@@ -219,12 +214,13 @@ async fn checks(verifying: &Verifying<'_>, entry: &Entry) -> Result<Vec<Check>, 
 async fn prove_on(
     verifying: &Verifying<'_>,
     backup: &OpenedBackup<'_>,
-    archive: &crate::proof::SpooledArchive,
+    archive: Incoming,
+    directory: &ScratchDirectory,
     server: &ground::Server,
 ) -> Result<Vec<Check>, VerifyError> {
     let (scratch, locale) = server.database(verifying, backup).await?;
     let request = ProofRequest {
-        archive,
+        directory: directory.path(),
         target: &scratch.connection(),
         programs: server.programs(),
         expected: &backup.inventory,
@@ -242,7 +238,7 @@ async fn prove_on(
     };
     let proved = tokio::select! {
         () = verifying.cancel.cancelled() => Err(VerifyError::Interrupted),
-        proof = prove(&request) => proof.map_err(VerifyError::from),
+        proof = prove(&request, archive) => proof.map_err(VerifyError::from),
     };
     let discarded = scratch.discard().await;
     let proof = proved.map_err(|error| server.explain(error))?;

@@ -1,51 +1,42 @@
-//! The archive's half of the content proof: its own rows, streamed out of it in one pass.
+//! The archive's half of the content proof: its own rows, summed as they stream by.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::large_objects::LargeObjectHasher;
 use super::rows::{Fingerprint, RowHasher, Summed, order_of};
 use crate::codec::hash::ChunkKey;
-use crate::domain::archive::{
-    ArchiveError, ArchiveReader, DataSink, TableRows, TocEntry, table_of,
-};
-use crate::proof::ProofError;
-use crate::proof::spool::{READ_BYTES, read_through};
+use crate::domain::archive::{ArchiveError, DataSink, TableRows, TocEntry, table_of};
 
 /// What an archive holds, summed.
 #[derive(Debug)]
-pub(super) struct ArchiveSums {
+pub struct ArchiveSums {
     /// Each table with its rows' sum, in the archive's order.
     pub(super) tables: Vec<(TableRows, Summed)>,
     pub(super) large_objects: Fingerprint,
 }
 
-/// Tells a pass over a file to stop when nobody waits for it any more.
-#[derive(Debug, Default)]
-pub(super) struct StopOnDrop(Arc<AtomicBool>);
-
-impl StopOnDrop {
-    pub(super) fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
-    }
-}
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-struct Sums {
+/// The sink that sums. The rows of the tables in `bagged` are also counted one by one.
+#[derive(Debug)]
+pub struct Sums {
     key: ChunkKey,
     bagged: BTreeSet<(String, String)>,
     tables: Vec<(TableRows, Summed)>,
     current: Option<(TableRows, RowHasher)>,
     large_objects: LargeObjectHasher,
+}
+
+impl Sums {
+    /// `key` hashes rows; tables of extensions are `bagged`, by schema and name.
+    pub fn new(key: [u8; 32], bagged: BTreeSet<(String, String)>) -> Self {
+        let key = ChunkKey::from_bytes(key);
+        let large_objects = LargeObjectHasher::new(key.clone());
+        Self { key, bagged, tables: Vec::new(), current: None, large_objects }
+    }
+
+    /// What all of it came to.
+    pub fn finish(self) -> ArchiveSums {
+        ArchiveSums { tables: self.tables, large_objects: self.large_objects.finish() }
+    }
 }
 
 impl DataSink for Sums {
@@ -76,32 +67,4 @@ impl DataSink for Sums {
         }
         Ok(())
     }
-}
-
-/// Reads the archive at `path` from end to end. Blocking: belongs on a thread of its own.
-///
-/// The rows of the tables in `bagged` are also counted one by one.
-pub(super) fn archive_sums(
-    path: &Path,
-    key: ChunkKey,
-    bagged: BTreeSet<(String, String)>,
-    stop: &AtomicBool,
-) -> Result<ArchiveSums, ProofError> {
-    let failed = |source| ProofError::Spool { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(failed)?;
-    let mut reader = ArchiveReader::new(Sums {
-        key: key.clone(),
-        bagged,
-        tables: Vec::new(),
-        current: None,
-        large_objects: LargeObjectHasher::new(key),
-    });
-    read_through(&mut BufReader::with_capacity(READ_BYTES, file), path, |bytes| {
-        if stop.load(Ordering::Relaxed) {
-            return Err(failed(std::io::ErrorKind::Interrupted.into()));
-        }
-        Ok(reader.push(bytes)?)
-    })?;
-    let (_, sums) = reader.complete()?;
-    Ok(ArchiveSums { tables: sums.tables, large_objects: sums.large_objects.finish() })
 }

@@ -1,12 +1,12 @@
 //! Proves content: the rows of an archive against those of the database it was restored into.
 //!
-//! Both sides print rows as COPY does, under the same settings ([`ROW_SETTINGS`] and the source's
+//! Both sides print rows as COPY does, under the same settings ([`ROW_SETTINGS`](crate::domain::archive::ROW_SETTINGS) and the source's
 //! `lc_monetary`), the columns in the order of their names and without generated ones, and are summed per
 //! table ([`rows`]). The archive's rows come out of the archive itself: nothing is asked of the source.
 //! Materialized views and foreign tables have no rows in an archive, so they are proved by definition only.
 //!
-//! Reads the file once and each table once, at the same time; keeps one row per side and session in memory,
-//! and for tables of extensions one number per different row. A crash leaves nothing.
+//! The archive is summed while it is loaded ([`Sums`]), then each table is read once; one row per session is in
+//! memory, and for tables of extensions one number per different row. A crash leaves nothing.
 
 mod archive_side;
 mod large_objects;
@@ -21,16 +21,15 @@ pub use rows::Fingerprint;
 
 use super::checks::partitions;
 use super::pool::{Job, work_off};
-use super::spool::SpooledArchive;
-use super::{ProofError, verdict};
+use super::{ProofError, row_settings, verdict};
 use crate::codec::hash::ChunkKey;
-use crate::domain::archive::{ROW_SETTINGS, TableRows};
+use crate::domain::archive::{ArchiveSummary, TableRows};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::inventory::display_name;
 use crate::domain::verification::Check;
 use crate::postgres::session::Session;
 use crate::postgres::{PostgresError, quote_ident, quote_literal};
-use archive_side::{ArchiveSums, StopOnDrop, archive_sums};
+pub use archive_side::{ArchiveSums, Sums};
 use rows::{RowHasher, Summed, order_of};
 
 /// The name of the check.
@@ -39,8 +38,10 @@ const CONTENT: &str = "content";
 /// What a content proof works with.
 #[derive(Debug, Clone)]
 pub struct ContentRequest<'a> {
-    /// The archive that was restored.
-    pub archive: &'a SpooledArchive,
+    /// What the restored archive holds.
+    pub archive: &'a ArchiveSummary,
+    /// And its rows' sums.
+    pub sums: &'a ArchiveSums,
     /// The database it was restored into.
     pub target: &'a ConnectionInfo,
     /// What row hashes are keyed with.
@@ -58,24 +59,17 @@ pub struct ContentRequest<'a> {
 /// Compares every row and every large object.
 pub async fn content(request: ContentRequest<'_>) -> Result<Check, ProofError> {
     let key = ChunkKey::from_bytes(request.key);
-    let stop = StopOnDrop::default();
-    let archive = tokio::task::spawn_blocking({
-        let (path, stop) = (request.archive.path.clone(), stop.flag());
-        let (key, bagged) = (key.clone(), request.extension_tables.clone());
-        move || archive_sums(&path, key, bagged, &stop)
-    });
     let session = Session::connect(request.target, "verify").await?;
     let units = units(&session, &request).await?;
     let job = TableSums {
         key: key.clone(),
-        encoding: request.archive.summary.toc.encoding().unwrap_or("UTF8").to_owned(),
+        encoding: request.archive.toc.encoding().unwrap_or("UTF8").to_owned(),
         lc_monetary: request.lc_monetary.to_owned(),
     };
     let items = units.iter().flat_map(|unit| unit.restored.iter().cloned()).collect();
     let restored = work_off(request.target, request.sessions, job, items).await?;
     let restored_objects = large_objects::database_sum(&session, key).await?;
-    let archive = archive.await.map_err(|_| ProofError::Stopped)??;
-    Ok(compare(&units, &archive, restored, restored_objects))
+    Ok(compare(&units, request.sums, restored, restored_objects))
 }
 
 /// What is compared as a whole: one table, or all partitions that rows may have been spread over anew.
@@ -103,7 +97,7 @@ async fn units(
     request: &ContentRequest<'_>,
 ) -> Result<Vec<Unit>, PostgresError> {
     let key = |table: &TableRows| (table.schema.clone(), table.name.clone());
-    let tables = &request.archive.summary.tables;
+    let tables = &request.archive.tables;
     let mut units = Vec::new();
     let mut rerouted = BTreeSet::new();
     let roots: BTreeSet<_> = tables.iter().filter_map(|table| table.via_root.clone()).collect();
@@ -166,15 +160,8 @@ impl Job for TableSums {
     type Output = Result<Summed, String>;
 
     async fn prepare(&self, session: &Session) -> Result<(), PostgresError> {
-        let settings = ROW_SETTINGS.iter().map(|(name, value)| format!("SET {name} = '{value}'; "));
-        let sql: String = settings.collect();
-        session
-            .batch(&format!(
-                "{sql}SET search_path = ''; SET row_security = off; SET statement_timeout = 0; \
-                 SET lc_monetary = {}",
-                quote_literal(&self.lc_monetary)
-            ))
-            .await
+        let lc_monetary = quote_literal(&self.lc_monetary);
+        session.batch(&format!("{}SET lc_monetary = {lc_monetary}", row_settings())).await
     }
 
     async fn run(

@@ -1,0 +1,110 @@
+//! Sessions that put an archive's data into the tables that are there, several into one table where it is large.
+//!
+//! Whoever is free takes the next batch, so all sessions end together whatever the sizes of the tables: one
+//! COPY of the largest table by one backend is what a restore usually waits for. The tables have no index,
+//! key or trigger yet. Rows of one batch stay together; batches of two sessions lie side by side.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::SinkExt as _;
+use futures::future::try_join_all;
+use tokio::sync::{Mutex, mpsc};
+use tokio_postgres::CopyInSink;
+
+use super::intake::{Batch, ObjectPart, Table};
+use super::{ProofError, row_settings};
+use crate::domain::connection::ConnectionInfo;
+use crate::postgres::session::Session;
+use crate::postgres::{PostgresError, quote_literal};
+
+/// Takes all `batches` with up to `sessions` sessions of `target`. The first error ends all of it.
+///
+/// `lc_monetary` is the source's: values of type money are written in it.
+pub(super) async fn fill(
+    target: &ConnectionInfo,
+    sessions: usize,
+    lc_monetary: &str,
+    batches: mpsc::Receiver<Batch>,
+) -> Result<(), ProofError> {
+    let batches = Mutex::new(batches);
+    let workers = (0..sessions.max(1)).map(|_| async {
+        let session = Session::connect(target, "restore").await?;
+        prepare(&session, lc_monetary).await?;
+        work(&session, &batches).await
+    });
+    try_join_all(workers).await.map(|_| ())
+}
+
+async fn prepare(session: &Session, lc_monetary: &str) -> Result<(), PostgresError> {
+    // Nobody sees the copy before it is proved, and the commit that names it makes all of this durable too.
+    session
+        .batch(&format!(
+            "{}SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+             SET xmloption = content; SET synchronous_commit = off",
+            row_settings()
+        ))
+        .await?;
+    let money = session.batch(&format!("SET lc_monetary = {}", quote_literal(lc_monetary))).await;
+    match money {
+        // A host without that locale; most databases hold no money.
+        Err(error) if error.sqlstate().is_some() => Ok(()),
+        other => other,
+    }
+}
+
+/// The table that a session is filling.
+type Open = (Arc<Table>, Pin<Box<CopyInSink<Bytes>>>);
+
+async fn work(session: &Session, batches: &Mutex<mpsc::Receiver<Batch>>) -> Result<(), ProofError> {
+    let mut open: Option<Open> = None;
+    loop {
+        let batch = batches.lock().await.recv().await;
+        let goes_on = |(table, _): &Open| matches!(&batch, Some(Batch::Rows { table: next, .. }) if Arc::ptr_eq(table, next));
+        if let Some((table, mut sink)) = open.take_if(|now| !goes_on(now)) {
+            sink.as_mut().finish().await.map_err(|error| refused(&table.name, error))?;
+        }
+        match batch {
+            None => return Ok(()),
+            Some(Batch::Rows { table, lines }) => {
+                let (table, sink) = match &mut open {
+                    Some(open) => open,
+                    none => {
+                        let copy = session.client().copy_in(&table.copy);
+                        let sink = copy.await.map_err(|error| refused(&table.name, error))?;
+                        none.insert((table, Box::pin(sink)))
+                    }
+                };
+                sink.send(lines.into()).await.map_err(|error| refused(&table.name, error))?;
+            }
+            Some(Batch::Objects(parts)) => {
+                put(session, parts).await.map_err(|error| refused("large objects", error))?;
+            }
+        }
+    }
+}
+
+/// Writes into large objects that are there, in one transaction.
+async fn put(session: &Session, parts: Vec<ObjectPart>) -> Result<(), tokio_postgres::Error> {
+    let client = session.client();
+    let put = client.prepare("SELECT pg_catalog.lo_put($1, $2, $3)").await?;
+    client.batch_execute("BEGIN").await?;
+    // All are on their way before the first answer is back.
+    let put = &put;
+    try_join_all(parts.iter().map(async |ObjectPart { oid, offset, bytes }| {
+        client.query_one(put, &[oid, offset, bytes]).await
+    }))
+    .await?;
+    client.batch_execute("COMMIT").await
+}
+
+fn refused(what: &str, error: tokio_postgres::Error) -> ProofError {
+    let source = PostgresError::from(error);
+    // What the server lacks at the moment says nothing about the backup.
+    let class = source.sqlstate().and_then(|state| state.get(..2));
+    match class {
+        None | Some("08" | "53" | "57" | "58" | "XX") => source.into(),
+        Some(_) => ProofError::Refused { what: what.to_owned(), source },
+    }
+}
