@@ -221,9 +221,19 @@ pub(super) struct Restore {
     #[arg(long, value_enum, default_value = "counts", value_name = "DEPTH")]
     #[arg(conflicts_with = "output")]
     pub(super) check: CheckArg,
+    /// Restore a lost server: roles, and the latest good snapshot of every database
+    #[arg(long, conflicts_with_all = ["id", "new_name", "replace", "output"])]
+    pub(super) all: bool,
+    /// Roles that the target lacks: create them as they were (with --all unless told otherwise), or
+    /// skip that, and refuse a copy that needs them
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "output")]
+    pub(super) roles: Option<RolesArg>,
     /// Leave out owners and grants: all belongs to the role that restores
     #[arg(long, conflicts_with = "output")]
     pub(super) no_owner: bool,
+    /// Run this psql script in the copy before it gets its name; may be given again
+    #[arg(long = "run", value_name = "FILE.SQL", conflicts_with_all = ["output", "all"])]
+    pub(super) scripts: Vec<PathBuf>,
     /// Print the plan and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -318,6 +328,15 @@ pub(super) enum CheckArg {
     Full,
 }
 
+/// `--roles`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum RolesArg {
+    /// Make those that are missing
+    Create,
+    /// Make none
+    Skip,
+}
+
 /// `--format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum FormatArg {
@@ -363,6 +382,9 @@ mod tests {
             "restore --output - --as x",
             "restore --format sql",
             "restore --force",
+            "restore --all latest",
+            "restore --all --replace",
+            "restore --all --run mask.sql",
             "verify --all latest",
             "init --recipient age1x --insecure-plaintext",
             "list -q -v",

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::args::{CheckArg, FormatArg, Restore, Verify};
+use super::args::{CheckArg, FormatArg, Restore, RolesArg, Verify};
 use super::context::Context;
 use super::failure::{Failed, failed};
 use super::progress::Progress;
@@ -20,7 +20,8 @@ use crate::domain::id::ClusterName;
 use crate::domain::verification::{Depth, Outcome};
 use crate::ops::inspect;
 use crate::ops::restore::{
-    self, Consent, Destination, ExportFormat, Output as ExportTo, RestoreOptions, Restoring,
+    self, Consent, Destination, ExportFormat, Output as ExportTo, RestoreOptions, Restored,
+    Restoring,
 };
 use crate::ops::verify::{self, Choice, ScratchChoice, Verified, Verifying};
 use crate::proof::Assertion;
@@ -179,35 +180,20 @@ fn tell(context: &Context, gravest: &mut Gravest, verified: &Verified) -> Result
 pub(super) async fn restore(context: &Context, args: Restore) -> Result<(), Ended> {
     let progress = context.progress();
     let opened = Opened::open(context, &progress).await?;
+    for script in &args.scripts {
+        readable(script)?;
+    }
+    if args.all {
+        return restore_all(context, &progress, &opened, &args).await;
+    }
     let entry =
         inspect::find(&opened.repository, &opened.filter, &args.id).await.map_err(failed)?;
     if let Some(output) = &args.output {
         return export(context, &progress, &opened, &entry, &args, output).await;
     }
-    let settings = &opened.settings;
-    let (name, cluster) = cluster_of(settings, &entry)?;
-    let server = match &args.to {
-        Some(text) => wiring::other_connection(&settings.environment, text),
-        None => wiring::connection(settings, name, cluster),
-    };
-    let server = server.map_err(failed)?;
-    let (bin_dir, scratch_dir) = (wiring::bin_dir(settings, cluster), scratch_dir(settings));
-    let assertions = assertions(cluster);
-    let restoring = Restoring {
-        repository: &opened.repository,
-        server: &server,
-        bin_dir: bin_dir.as_deref(),
-        scratch_dir: &scratch_dir,
-        assertions: &assertions,
-        observer: &progress,
-        cancel: &context.cancel,
-    };
-    let mut options = RestoreOptions {
-        destination: Destination { name: args.new_name.clone(), replace: args.replace },
-        consent: Consent { yes: args.yes, force: args.force, allow_partial: args.allow_partial },
-        depth: args.check.depth(),
-        no_owner: args.no_owner,
-    };
+    let target = Target::of(&opened, &entry, &args)?;
+    let restoring = target.restoring(context, &progress, &opened);
+    let mut options = options(&args);
     let plan = if args.dry_run || (args.replace && !args.yes && may_ask(context)) {
         let planned = tokio::select! {
             plan = restore::plan(&restoring, &entry, &options) => plan.map_err(failed)?,
@@ -227,6 +213,125 @@ pub(super) async fn restore(context: &Context, args: Restore) -> Result<(), Ende
     let report = restore::run(&restoring, &entry, &options).await.map_err(failed)?;
     progress.clear();
     Ok(context.output.result(|| restore_text(&report), || restore_json(&report))?)
+}
+
+/// Where a restore goes, and what it works with.
+struct Target {
+    server: ConnectionInfo,
+    bin_dir: Option<PathBuf>,
+    scratch_dir: PathBuf,
+    assertions: Vec<Assertion>,
+}
+
+impl Target {
+    fn of(opened: &Opened, entry: &Entry, args: &Restore) -> Result<Self, Failed> {
+        let settings = &opened.settings;
+        let (name, cluster) = cluster_of(settings, entry)?;
+        let server = match &args.to {
+            Some(text) => wiring::other_connection(&settings.environment, text),
+            None => wiring::connection(settings, name, cluster),
+        };
+        Ok(Self {
+            server: server.map_err(failed)?,
+            bin_dir: wiring::bin_dir(settings, cluster),
+            scratch_dir: scratch_dir(settings),
+            assertions: assertions(cluster),
+        })
+    }
+
+    fn restoring<'a>(
+        &'a self,
+        context: &'a Context,
+        progress: &'a Progress,
+        opened: &'a Opened,
+    ) -> Restoring<'a> {
+        Restoring {
+            repository: &opened.repository,
+            server: &self.server,
+            bin_dir: self.bin_dir.as_deref(),
+            scratch_dir: &self.scratch_dir,
+            assertions: &self.assertions,
+            observer: progress,
+            cancel: &context.cancel,
+        }
+    }
+}
+
+fn options(args: &Restore) -> RestoreOptions {
+    RestoreOptions {
+        destination: Destination { name: args.new_name.clone(), replace: args.replace },
+        consent: Consent { yes: args.yes, force: args.force, allow_partial: args.allow_partial },
+        depth: args.check.depth(),
+        no_owner: args.no_owner,
+        create_roles: match args.roles {
+            Some(how) => how == RolesArg::Create,
+            None => args.all && !args.no_owner,
+        },
+        scripts: args.scripts.clone(),
+    }
+}
+
+/// A script that is not there is told before anything is restored.
+fn readable(script: &Path) -> Result<(), Failed> {
+    match std::fs::File::open(script) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failed {
+            kind: FailureKind::Usage,
+            message: format!("cannot read `{}`: {error}", script.display()),
+            hint: Some("--run takes a file of SQL for psql".to_owned()),
+        }),
+    }
+}
+
+async fn restore_all(
+    context: &Context,
+    progress: &Progress,
+    opened: &Opened,
+    args: &Restore,
+) -> Result<(), Ended> {
+    let choice = Choice::LatestOfEach;
+    let entries =
+        verify::choose(&opened.repository, &opened.filter, &choice).await.map_err(failed)?;
+    let Some(first) = entries.first() else { return Ok(()) };
+    if let Some(other) =
+        entries.iter().find(|entry| entry.manifest.cluster != first.manifest.cluster)
+    {
+        let clusters = format!("{} and {}", first.manifest.cluster, other.manifest.cluster);
+        return Err(Failed {
+            kind: FailureKind::Usage,
+            message: format!("the repository holds several clusters: {clusters}"),
+            hint: Some("name the one to restore: --cluster NAME".to_owned()),
+        }
+        .into());
+    }
+    let target = Target::of(opened, first, args)?;
+    let restoring = target.restoring(context, progress, opened);
+    let options = options(args);
+    if args.dry_run {
+        for entry in &entries {
+            let plan = restore::plan(&restoring, entry, &options).await.map_err(failed)?;
+            progress.aside(|| context.output.result(|| plan_text(&plan), || plan_json(&plan)))?;
+        }
+        return Ok(());
+    }
+    let mut gravest = Gravest::of(entries.len());
+    let mut told = Ok(());
+    let done = |(id, result): &Restored| {
+        if told.is_ok() {
+            told = progress.aside(|| match result {
+                Ok(report) => {
+                    Ok(context.output.result(|| restore_text(report), || restore_json(report))?)
+                }
+                Err(error) => gravest.add(context, "id", id.as_str(), Failed::of(error)),
+            });
+        }
+    };
+    restore::all(&restoring, &entries, &options, done).await.map_err(failed)?;
+    told?;
+    if context.cancel.is_cancelled() {
+        return Err(Failed::interrupted().into());
+    }
+    gravest.end()
 }
 
 /// Whether someone sits there who can be asked.

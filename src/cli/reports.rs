@@ -100,6 +100,7 @@ pub(super) fn restore_json(report: &RestoreReport) -> Json {
         "duration_ms": report.duration_ms,
         "kept_as": report.kept_as,
         "sessions_ended": report.sessions_ended,
+        "roles_created": report.roles_created,
         "left_out": report.left_out,
     })
 }
@@ -112,6 +113,9 @@ pub(super) fn restore_text(report: &RestoreReport) -> String {
     text.block(&checks_text(&report.checks));
     if let Some(kept) = &report.kept_as {
         text.line(&format!("the database that had the name is kept as {}", harmless(kept)));
+    }
+    if !report.roles_created.is_empty() {
+        text.line(&format!("roles created: {}", harmless(&report.roles_created.join(", "))));
     }
     for line in &report.left_out {
         text.line(&format!("left out: {}", harmless(line)));
@@ -228,6 +232,7 @@ mod tests {
             kept_as: Some("shop_before_20261121T020000Z-5f3a9c21".to_owned()),
             sessions_ended: 2,
             checks: vec![Check::passed("load", "17 entries restored")],
+            roles_created: Vec::new(),
             left_out: vec!["comment on extension plpgsql".to_owned()],
             duration_ms: 900,
         };

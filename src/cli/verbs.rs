@@ -53,7 +53,7 @@ pub(super) async fn run(context: &Context, verb: Verb) -> Result<(), Ended> {
     match verb {
         Verb::Snapshot(args) => snapshot(context, args).await,
         Verb::Verify(args) => recovery::verify(context, args).await,
-        Verb::Restore(args) => recovery::restore(context, args).await,
+        Verb::Restore(args) => Box::pin(recovery::restore(context, args)).await,
         // The rest has nothing to clean up, so a signal may simply drop it.
         verb => tokio::select! {
             result = looks(context, verb) => result,

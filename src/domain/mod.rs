@@ -5,6 +5,7 @@ pub mod archive;
 pub mod chunk;
 pub mod connection;
 pub mod failure;
+pub mod globals;
 pub mod id;
 pub mod inventory;
 pub mod key;

@@ -39,6 +39,9 @@ pub enum CopyError {
     /// The manifest names no archive.
     #[error("backup {0} holds no archive")]
     NoArchive(String),
+    /// The manifest names no roles.
+    #[error("backup {0} holds no roles")]
+    NoGlobals(String),
     /// The token was cancelled.
     #[error("interrupted")]
     Interrupted,
@@ -56,6 +59,7 @@ impl Failure for CopyError {
         match self {
             Self::Repo(error) => error.kind(),
             Self::Inventory { .. } | Self::NoArchive(_) => FailureKind::Damage,
+            Self::NoGlobals(_) => FailureKind::NotFound,
             Self::Interrupted => FailureKind::Interrupted,
         }
     }
@@ -65,6 +69,10 @@ impl Failure for CopyError {
             Self::Repo(error) => error.hint(),
             Self::Inventory { .. } => Some("it may be of a newer pgkeep".to_owned()),
             Self::NoArchive(_) => Some("the manifest is incomplete; use another backup".to_owned()),
+            Self::NoGlobals(_) => Some(
+                "create the roles by hand, or leave owners and grants out with `--no-owner`"
+                    .to_owned(),
+            ),
             Self::Interrupted => None,
         }
     }

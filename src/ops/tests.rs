@@ -210,7 +210,14 @@ impl Shop {
             observer: &Silent,
             cancel: &CancellationToken::new(),
         };
-        let options = RestoreOptions { destination, consent, depth: Depth::Full, no_owner: false };
+        let options = RestoreOptions {
+            destination,
+            consent,
+            depth: Depth::Full,
+            no_owner: false,
+            create_roles: false,
+            scripts: Vec::new(),
+        };
         restore::run(&restoring, &self.latest().await, &options).await
     }
 
@@ -299,6 +306,8 @@ async fn a_copy_that_differs_from_what_was_recorded_gets_no_name() {
         consent: YES,
         depth: Depth::Counts,
         no_owner: false,
+        create_roles: false,
+        scripts: Vec::new(),
     };
     let broken =
         [Assertion { name: "no orders".to_owned(), sql: "SELECT 1 FROM shop.orders".to_owned() }];

@@ -15,3 +15,4 @@ mod proof;
 mod replace;
 mod stock_tools;
 mod story_roundtrip;
+mod ways_back;

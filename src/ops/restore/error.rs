@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::verification::{Check, Outcome};
 use crate::ops::copy::CopyError;
-use crate::postgres::{PostgresError, quote_ident};
+use crate::postgres::PostgresError;
 use crate::proof::ProofError;
 use crate::scratch::ScratchError;
 
@@ -108,6 +108,14 @@ pub enum RestoreError {
         /// All checks.
         checks: Vec<Check>,
     },
+    /// A script of the operator's failed in the copy.
+    #[error("`{}`: {source}", path.display())]
+    Script {
+        /// The script.
+        path: PathBuf,
+        /// What psql said; told in the message.
+        source: PostgresError,
+    },
     /// A file that would be overwritten.
     #[error("`{}` exists", .0.display())]
     OutputExists(PathBuf),
@@ -165,6 +173,7 @@ impl Failure for RestoreError {
             | Self::MissingRoles { .. }
             | Self::MissingExtensions { .. }
             | Self::InUse { .. }
+            | Self::Script { .. }
             | Self::LiveChanged(_) => FailureKind::Postgres,
             Self::Checks { .. } => FailureKind::Damage,
             Self::Output { .. } => FailureKind::Unexpected,
@@ -206,10 +215,9 @@ impl Failure for RestoreError {
             }
             Self::Standby(_) => "restore to its primary".to_owned(),
             Self::Privileges { statement, .. } => format!("as a superuser: {statement}"),
-            Self::MissingRoles { roles, .. } => {
-                let create = |role: &String| format!("CREATE ROLE {} NOLOGIN;", quote_ident(role));
-                let statements = roles.iter().map(create).collect::<Vec<_>>().join(" ");
-                format!("{statements} Or leave owners and grants out with `--no-owner`")
+            Self::MissingRoles { .. } => {
+                "`--roles create` makes them as the snapshot has them; `--no-owner` leaves owners and grants out"
+                    .to_owned()
             }
             Self::MissingExtensions { .. } => {
                 "install their packages on the server (postgresql-contrib and others)".to_owned()
@@ -223,6 +231,7 @@ impl Failure for RestoreError {
             Self::Checks { .. } => {
                 "nothing was changed; take another backup, and see `pgkeep show`".to_owned()
             }
+            Self::Script { .. } => "nothing was named or changed; mend the script, and run the restore again".to_owned(),
             Self::OutputExists(_) => "nothing is overwritten; name another file".to_owned(),
             Self::Output { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
                 "the program that reads it ended before the dump did".to_owned()

@@ -8,29 +8,34 @@
 //! complete. The scratch directory and the scratch database go with the command; what a SIGKILL leaves of them is marked
 //! and unlocked, and the next run removes it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+mod all;
 mod error;
 mod export;
 mod plan;
+mod roles;
 mod survey;
 mod swap;
 #[cfg(test)]
 mod tests;
 
+pub use all::{Restored, all};
 pub use error::RestoreError;
 pub use export::{ExportFormat, ExportReport, Output, export};
 pub use plan::{Consent, Destination, Naming, RestorePlan};
 
 use super::copy::{AfterLoad, OpenedBackup, dump_major, jobs};
 use crate::domain::connection::ConnectionInfo;
+use crate::domain::globals::MissingRoles;
 use crate::domain::id::BackupId;
 use crate::domain::observer::{Observer, Severity};
 use crate::domain::verification::{Check, Depth, Outcome, outcome_of};
 use crate::failpoint;
+use crate::postgres::child::{Child, ChildSpec};
 use crate::postgres::programs::Programs;
 use crate::proof::selection::Omission;
 use crate::proof::{Assertion, Proof, ProofRequest, verify};
@@ -71,6 +76,10 @@ pub struct RestoreOptions {
     pub depth: Depth,
     /// All objects belong to the role that restores, and nobody has grants on them.
     pub no_owner: bool,
+    /// Roles that the target lacks are made as the snapshot has them; else they are an error.
+    pub create_roles: bool,
+    /// SQL scripts for psql, run in the copy when it has proved itself and before it gets its name.
+    pub scripts: Vec<PathBuf>,
 }
 
 /// What was done.
@@ -88,6 +97,8 @@ pub struct RestoreReport {
     pub sessions_ended: u64,
     /// What was compared.
     pub checks: Vec<Check>,
+    /// Roles that were made.
+    pub roles_created: Vec<String>,
     /// What could not be restored or given to the copy, one line each.
     pub left_out: Vec<String>,
     /// From the first look to the last rename.
@@ -121,6 +132,7 @@ pub async fn run(
     }
     let programs = client_programs(restoring, &backup, &plan)?;
     require_space(restoring, &plan).await?;
+    let mut left_out = make_roles(restoring, &plan).await?;
 
     let directory = ScratchDirectory::create(restoring.scratch_dir, ambient.random())?;
     restoring.observer.step("restoring", &plan.database);
@@ -152,7 +164,7 @@ pub async fn run(
         // The restore is done; a scratch name that is still there would be swept by the next run.
         restoring.observer.finding(Severity::Warning, &format!("cannot clear up: {error}"));
     }
-    let mut left_out: Vec<String> = proof.left_out.iter().map(Omission::describe).collect();
+    left_out.extend(proof.left_out.iter().map(Omission::describe));
     left_out.extend(named.left_out);
     Ok(RestoreReport {
         id: plan.id,
@@ -164,6 +176,7 @@ pub async fn run(
         },
         sessions_ended: named.sessions_ended,
         checks: proof.checks,
+        roles_created: plan.roles_missing.names,
         left_out,
         duration_ms: milliseconds(ambient.monotonic().saturating_sub(begun)),
     })
@@ -193,7 +206,12 @@ async fn decide(
     let manifest = &backup.entry.manifest;
     let wanted = options.destination.name.as_deref().unwrap_or(&manifest.database);
     let (session, _) = maintenance_session(restoring.server, Some(wanted)).await?;
-    let target = survey::of(&session, restoring.server, wanted).await?;
+    let mut target = survey::of(&session, restoring.server, wanted).await?;
+    let roles_missing = if options.create_roles {
+        roles::missing(restoring, backup, &mut target).await?
+    } else {
+        MissingRoles::default()
+    };
     let source = plan::Source {
         id: &manifest.id,
         database: &manifest.database,
@@ -201,8 +219,19 @@ async fn decide(
         inventory: &backup.inventory,
         archive_bytes: backup.archive_bytes(),
         roles: !options.no_owner,
+        roles_missing,
+        scripts: &options.scripts,
     };
     plan::decide(&source, &options.destination, options.consent, options.depth, &target)
+}
+
+/// Makes the roles of the plan; what could not be given to them.
+async fn make_roles(
+    restoring: &Restoring<'_>,
+    plan: &RestorePlan,
+) -> Result<Vec<String>, RestoreError> {
+    let (session, _) = maintenance_session(restoring.server, Some(&plan.database)).await?;
+    roles::make(&session, &plan.roles_missing).await
 }
 
 /// `pg_restore` of the target's major, or of the `pg_dump` that wrote the archive where that is newer.
@@ -290,10 +319,37 @@ impl Work<'_> {
         if plan.roles && !proof.roles && matches!(plan.naming, Naming::Swap { .. }) {
             return Err(RestoreError::WithoutOwners { database: plan.database.clone() });
         }
+        for script in &plan.scripts {
+            self.run_script(script, scratch).await?;
+        }
         restoring.observer.step("renaming", &plan.database);
         failpoint::hit("restore.before-rename");
         let named = self.name(scratch).await?;
         Ok((proof, named))
+    }
+
+    /// Runs psql with a script of the operator's. Its output is shown by no one: a script tells by failing.
+    async fn run_script(
+        &self,
+        script: &Path,
+        scratch: &ScratchDatabase,
+    ) -> Result<(), RestoreError> {
+        self.restoring.observer.step("running", &script.display().to_string());
+        let target = scratch.connection();
+        let spec = ChildSpec::new(self.programs.program("psql")?)
+            .connection(&target)
+            .purpose("restore")
+            .args(["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"])
+            .args(["--output=/dev/null", "--file"])
+            .arg(script);
+        let mut child = Child::spawn(spec)?;
+        let exit = tokio::select! {
+            () = self.restoring.cancel.cancelled() => return Err(RestoreError::Interrupted),
+            exit = child.exit() => exit?,
+        };
+        child
+            .judge(&exit)
+            .map_err(|source| RestoreError::Script { path: script.to_owned(), source })
     }
 
     async fn name(&self, scratch: &ScratchDatabase) -> Result<Named, RestoreError> {

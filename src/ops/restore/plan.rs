@@ -4,7 +4,9 @@
 //! a privilege that the target lacks, and what would stay behind with a database that is replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use crate::domain::globals::MissingRoles;
 use crate::domain::id::BackupId;
 use crate::domain::inventory::Inventory;
 use crate::domain::verification::Depth;
@@ -36,6 +38,7 @@ pub struct Consent {
 }
 
 /// The target server as it was found.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
 #[derive(Debug, Clone, Default)]
 pub(super) struct Target {
     /// `user@host:port/database`, for messages.
@@ -48,6 +51,8 @@ pub(super) struct Target {
     pub(super) superuser: bool,
     /// Whether that role may create databases.
     pub(super) createdb: bool,
+    /// Whether that role may create roles.
+    pub(super) createrole: bool,
     /// Whether it is in recovery, and takes no writes.
     pub(super) standby: bool,
     /// Roles that exist.
@@ -103,6 +108,10 @@ pub(super) struct Source<'a> {
     pub(super) archive_bytes: u64,
     /// Whether owners and grants are to be those of the source.
     pub(super) roles: bool,
+    /// Roles to make on the target; they count as there.
+    pub(super) roles_missing: MissingRoles,
+    /// Scripts to run in the copy.
+    pub(super) scripts: &'a [PathBuf],
 }
 
 /// What will be done.
@@ -130,6 +139,10 @@ pub struct RestorePlan {
     pub depth: Depth,
     /// Whether owners and grants are those of the source.
     pub roles: bool,
+    /// Roles that are made first.
+    pub roles_missing: MissingRoles,
+    /// Scripts that are run in the copy.
+    pub scripts: Vec<PathBuf>,
     /// Plain size of the archive.
     pub archive_bytes: u64,
     /// What the operator should know.
@@ -154,14 +167,20 @@ impl RestorePlan {
     /// The plan in words, one step a line.
     pub fn steps(&self) -> Vec<String> {
         let mebibytes = self.archive_bytes >> 20;
-        let mut steps = vec![
+        let mut steps = Vec::new();
+        if !self.roles_missing.names.is_empty() {
+            let names = self.roles_missing.names.join("`, `");
+            steps.push(format!("create the roles `{names}` on {}", self.target));
+        }
+        steps.extend([
             format!("fetch backup {} of `{}` ({mebibytes} MiB)", self.id, self.source),
             format!("restore it into a scratch database on {}", self.target),
             match self.depth {
                 Depth::Counts => "compare objects, row counts and sequences".to_owned(),
                 Depth::Full => "compare objects, row counts, sequences and every row".to_owned(),
             },
-        ];
+        ]);
+        steps.extend(self.scripts.iter().map(|path| format!("run `{}` in it", path.display())));
         match &self.naming {
             Naming::Rename => steps.push(format!("rename it to `{}`", self.database)),
             Naming::Swap { kept_as, .. } => {
@@ -239,6 +258,8 @@ pub(super) fn decide(
         closed: target.live.as_ref().map_or(!facts.acl.is_empty(), |live| live.has_grants),
         depth,
         roles: source.roles,
+        roles_missing: source.roles_missing.clone(),
+        scripts: source.scripts.to_vec(),
         archive_bytes: source.archive_bytes,
         notices,
     })
@@ -269,6 +290,13 @@ fn check_target(source: &Source<'_>, target: &Target) -> Result<(), RestoreError
             role: target.role.clone(),
             lacks: "may not create databases".to_owned(),
             statement: format!("ALTER ROLE {} CREATEDB;", quote_ident(&target.role)),
+        });
+    }
+    if !source.roles_missing.names.is_empty() && !target.superuser && !target.createrole {
+        return Err(RestoreError::Privileges {
+            role: target.role.clone(),
+            lacks: "may not create roles".to_owned(),
+            statement: format!("ALTER ROLE {} CREATEROLE;", quote_ident(&target.role)),
         });
     }
     let needed = if source.roles { inventory.roles_needed.as_slice() } else { &[] };
@@ -422,6 +450,7 @@ mod tests {
             role: "admin".into(),
             superuser: false,
             createdb: true,
+            createrole: false,
             standby: false,
             roles: set(&["admin", "app", "Odd \"role"]),
             extensions: set(&["citext", "plpgsql"]),
@@ -457,6 +486,8 @@ mod tests {
             inventory: &inventory,
             archive_bytes: 5 << 20,
             roles: true,
+            roles_missing: MissingRoles::default(),
+            scripts: &[],
         };
         decide(&source, destination, consent, Depth::Counts, target)
     }

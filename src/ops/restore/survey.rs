@@ -1,6 +1,6 @@
 //! Looks at the target server before anything is made there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{Live, Target};
 use crate::domain::connection::ConnectionInfo;
@@ -16,7 +16,7 @@ pub(super) async fn of(
 ) -> Result<Target, PostgresError> {
     let role = session
         .query_one(
-            "SELECT rolname::text, rolsuper, rolcreatedb, pg_is_in_recovery() FROM pg_roles \
+            "SELECT rolname::text, rolsuper, rolcreatedb, rolcreaterole, pg_is_in_recovery() FROM pg_roles \
              WHERE rolname = current_user",
             &[],
         )
@@ -27,7 +27,8 @@ pub(super) async fn of(
         role: role.get(0),
         superuser: role.get(1),
         createdb: role.get(2),
-        standby: role.get(3),
+        createrole: role.get(3),
+        standby: role.get(4),
         roles: names(session, "SELECT rolname::text FROM pg_roles").await?,
         extensions: names(session, "SELECT name::text FROM pg_available_extensions").await?,
         tablespaces: names(session, "SELECT spcname::text FROM pg_tablespace").await?,
@@ -65,6 +66,30 @@ async fn live(session: &Session, database: &str) -> Result<Option<Live>, Postgre
         prepared: row.get(8),
         cron: row.get(9),
     }))
+}
+
+/// Whether nobody has made anything in that database.
+pub(super) async fn is_empty(
+    server: &ConnectionInfo,
+    database: &str,
+) -> Result<bool, PostgresError> {
+    let session = Session::connect(&server.with_database(database), "restore").await?;
+    // What initdb makes has an OID below this one (`FirstNormalObjectId`).
+    let made = "SELECT EXISTS (SELECT FROM pg_class WHERE oid >= 16384) \
+                OR EXISTS (SELECT FROM pg_proc WHERE oid >= 16384) \
+                OR EXISTS (SELECT FROM pg_type WHERE oid >= 16384) \
+                OR EXISTS (SELECT FROM pg_namespace WHERE oid >= 16384) \
+                OR EXISTS (SELECT FROM pg_extension WHERE oid >= 16384) \
+                OR EXISTS (SELECT FROM pg_largeobject_metadata)";
+    let row = session.query_one(made, &[]).await?;
+    let made: bool = row.get(0);
+    Ok(!made)
+}
+
+/// What the server is set to.
+pub(super) async fn settings(session: &Session) -> Result<BTreeMap<String, String>, PostgresError> {
+    let rows = session.query("SELECT name, coalesce(reset_val, '') FROM pg_settings", &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// The server's data directory, when the server runs on this host and the role may know it.

@@ -1,0 +1,172 @@
+//! The ways back that a disaster needs: a lost server from nothing but the kit, roles, staging copies.
+
+use serde_json::Value;
+
+use crate::support::server::quoted;
+use crate::support::{Cluster, Keeper, Server};
+
+/// A host that never saw the repository: the kit in a file of its own, and no other key.
+fn bare_host(of: &Keeper) -> Keeper {
+    let mut host = Keeper::new("postgresql://127.0.0.1:1/nothing");
+    let kit = host.work().join("kit.txt");
+    std::fs::copy(of.recovery_kit(), &kit).expect("the kit travels");
+    host.unset("PGKEEP_DATABASE_URL")
+        .set("PGKEEP_REPOSITORY", of.repository_url())
+        .set("PGKEEP_IDENTITY_FILE", &kit);
+    host
+}
+
+fn shop() -> String {
+    include_str!("sql/shop.sql").replace(":orders", "300")
+}
+
+/// One row, one value, as that role, who logs in with a password.
+fn as_role(server: &Server, role: &str, password: &str, database: &str, sql: &str) -> String {
+    let output = std::process::Command::new(server.bin.join("psql"))
+        .args(["-X", "-A", "-t", "-c", sql, &server.url_as(role, password, database)])
+        .output()
+        .expect("psql runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+const ROLES: &str = "CREATE ROLE \"app's role\" LOGIN PASSWORD 'p@ss; word' CONNECTION LIMIT 7; \
+    CREATE ROLE readers; GRANT readers TO \"app's role\" WITH ADMIN OPTION; \
+    ALTER ROLE readers SET work_mem = '9MB'; COMMENT ON ROLE readers IS 'they; read'; \
+    CREATE DATABASE shop OWNER \"app's role\"; CREATE DATABASE \"Größe & co\"; \
+    ALTER DATABASE shop SET statement_timeout = '77s'; \
+    ALTER ROLE \"app's role\" IN DATABASE shop SET search_path = shop, public; \
+    REVOKE CONNECT ON DATABASE shop FROM PUBLIC";
+
+#[test]
+fn a_lost_server_comes_back_with_one_line() {
+    let mut source = Cluster::older(&["work_mem=5MB"]);
+    source.psql("postgres", ROLES);
+    for database in ["shop", "Größe & co"] {
+        source.psql(database, &shop());
+    }
+    source.psql(
+        "shop",
+        "ALTER TABLE orders OWNER TO \"app's role\"; GRANT SELECT ON orders TO readers",
+    );
+    let keeper = Keeper::initialised(&source.url("postgres"));
+    let databases = ["shop", "Größe & co", "postgres"];
+    keeper.pgkeep(["snapshot"]).args(&databases).run().expect_code(0);
+    let before = databases.map(|database| source.contents(database));
+    source.kill();
+    drop(source);
+
+    let host = bare_host(&keeper);
+    let target = Cluster::newer(&[]);
+    let to = target.url("postgres");
+    let line = ["restore", "--all", "--to", &to, "--json"];
+    let output = host.pgkeep(line).run().expect_code(0);
+    let restored = output.json_lines();
+    // The snapshot of `postgres` holds nothing, and a new server has one.
+    assert_eq!(restored.len(), 2, "{output:?}");
+    assert!(output.stderr.contains("`postgres` is there"), "{output:?}");
+    assert!(output.stderr.contains("work_mem = 5120"), "{output:?}");
+    let made: Vec<&Value> =
+        restored.iter().flat_map(|one| one["roles_created"].as_array().expect("roles")).collect();
+    assert_eq!(made, ["app's role", "readers"]);
+    assert_eq!(databases.map(|database| target.contents(database)), before);
+
+    let sql = "SELECT current_setting('statement_timeout') || current_setting('search_path')";
+    assert_eq!(as_role(&target, "app's role", "p@ss; word", "shop", sql), "77sshop, public");
+    let facts = "SELECT pg_get_userbyid(datdba) || ' ' || (SELECT rolconnlimit FROM pg_roles WHERE rolname = 'app''s role') \
+                 || ' ' || (SELECT rolconfig::text FROM pg_roles WHERE rolname = 'readers') \
+                 || ' ' || (SELECT admin_option FROM pg_auth_members WHERE roleid = 'readers'::regrole) \
+                 || ' ' || has_database_privilege('readers', 'shop', 'CONNECT') \
+                 || ' ' || shobj_description('readers'::regrole, 'pg_authid') \
+                 FROM pg_database WHERE datname = 'shop'";
+    assert_eq!(
+        target.psql("postgres", facts).trim(),
+        "app's role 7 {work_mem=9MB} true false they; read"
+    );
+    let owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'orders'";
+    assert_eq!(target.psql("shop", owner).trim(), "app's role");
+
+    // Again: the names are taken, which is told before anything is made.
+    target.psql("shop", "DELETE FROM orders WHERE id = 1");
+    let changed = target.contents("shop");
+    let again = host.pgkeep(["restore", "--all", "--to", &to]).run();
+    assert_eq!(again.code, 2, "{again:?}");
+    assert_eq!(target.contents("shop"), changed);
+    assert_eq!(target.databases_like("pgkeep_scratch"), [""; 0]);
+    assert_eq!(host.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_server_that_lacks_one_database_s_name_gets_none_of_them() {
+    let source = Server::older();
+    let (one, two) = (source.database("one"), source.database("two"));
+    one.shop(10);
+    two.shop(10);
+    let keeper = Keeper::initialised(&one.url());
+    keeper.pgkeep(["snapshot", &one.name, &two.name]).run().expect_code(0);
+    let target = Cluster::newer(&[]);
+    target.psql("postgres", &format!("CREATE DATABASE {}", quoted(&two.name)));
+    target.psql(&two.name, "CREATE TABLE mine (a int)");
+    let to = target.url("postgres");
+    let refused =
+        keeper.pgkeep(["restore", "--all", "--to", &to]).run().expect_failure(2, &[&two.name]);
+    assert!(refused.stderr.contains("--as NAME"), "{refused:?}");
+    assert!(!target.has_database(&one.name));
+    assert_eq!(target.psql(&two.name, "SELECT count(*) FROM mine").trim(), "0");
+}
+
+#[test]
+fn missing_roles_are_made_when_asked_for_and_present_ones_keep_their_password() {
+    let mut source = Cluster::older(&[]);
+    source.psql(
+        "postgres",
+        "CREATE ROLE owner_role LOGIN PASSWORD 'old'; CREATE ROLE there LOGIN PASSWORD 'source'; \
+         CREATE ROLE elsewhere; CREATE DATABASE shop OWNER owner_role",
+    );
+    source.psql("shop", &shop());
+    source.psql("shop", "ALTER TABLE orders OWNER TO owner_role; GRANT SELECT ON orders TO there");
+    let keeper = Keeper::initialised(&source.url("shop"));
+    keeper.snapshot();
+    let before = source.contents("shop");
+    source.kill();
+    let target = Cluster::newer(&[]);
+    target.psql("postgres", "CREATE ROLE there LOGIN PASSWORD 'target'");
+    let to = target.url("postgres");
+    let refused = keeper.pgkeep(["restore", "--to", &to]).run().expect_failure(4, &["owner_role"]);
+    assert!(refused.stderr.contains("--roles create"), "{refused:?}");
+    let planned = keeper.pgkeep(["restore", "--to", &to, "--roles", "create", "--dry-run"]).run();
+    assert!(planned.expect_code(0).stdout.contains("create the roles"));
+    assert!(!target.psql("postgres", "SELECT rolname FROM pg_roles").contains("owner_role"));
+    keeper.pgkeep(["restore", "--to", &to, "--roles", "create"]).run().expect_code(0);
+    assert_eq!(target.contents("shop"), before);
+    as_role(&target, "owner_role", "old", "shop", "SELECT 1");
+    as_role(&target, "there", "target", "shop", "SELECT count(*) FROM orders");
+}
+
+#[test]
+fn a_staging_copy_is_masked_before_anyone_can_see_it() {
+    let source = Server::older();
+    let database = source.database("staging");
+    let keeper = Keeper::initialised(&database.shop(50).url());
+    keeper.snapshot();
+    let before = database.contents();
+    let copy = format!("{}_copy", database.name);
+    let mask = keeper.work().join("mask it.sql");
+    let restore = ["restore", "--as", &copy, "--run", "mask it.sql"];
+
+    let missing = keeper.pgkeep(restore).run().expect_failure(2, &["mask it.sql"]);
+    assert!(missing.stdout.is_empty(), "{missing:?}");
+    // A script that fails half way leaves nothing behind.
+    std::fs::write(&mask, "UPDATE orders SET note = 'masked';\nSELECT 1 / 0;\n").expect("a script");
+    keeper.pgkeep(restore).run().expect_failure(4, &["mask it.sql", "division by zero"]);
+    assert!(!source.has_database(&copy));
+    assert_eq!(keeper.leftovers(), [""; 0]);
+
+    std::fs::write(&mask, "\\set note masked\nUPDATE orders SET note = :'note';\n")
+        .expect("a script");
+    keeper.pgkeep(restore).run().expect_code(0);
+    let notes = source.psql(&copy, "SELECT DISTINCT note FROM orders");
+    assert_eq!(notes.trim(), "masked");
+    assert_eq!(database.contents(), before);
+    source.psql("postgres", &format!("DROP DATABASE {}", quoted(&copy)));
+}
