@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::proof::selection::Only;
+
 /// What every `--help` of the program ends in.
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -231,6 +233,12 @@ pub(super) struct Restore {
     /// Leave out owners and grants: all belongs to the role that restores
     #[arg(long, conflicts_with = "output")]
     pub(super) no_owner: bool,
+    /// Restore this table (or schema.table) alone, with what it needs; may be given again
+    #[arg(long = "table", value_name = "TABLE", conflicts_with_all = ["replace", "all"], value_parser = table)]
+    pub(super) tables: Vec<(Option<String>, String)>,
+    /// Restore this schema alone, with what it needs; may be given again
+    #[arg(long = "schema", value_name = "SCHEMA", conflicts_with_all = ["replace", "all"])]
+    pub(super) schemas: Vec<String>,
     /// Run this psql script in the copy before it gets its name; may be given again
     #[arg(long = "run", value_name = "FILE.SQL", conflicts_with_all = ["output", "all"])]
     pub(super) scripts: Vec<PathBuf>,
@@ -346,6 +354,10 @@ pub(super) enum FormatArg {
     Sql,
 }
 
+fn table(text: &str) -> Result<(Option<String>, String), String> {
+    Only::table(text).ok_or_else(|| "a table is TABLE or SCHEMA.TABLE".to_owned())
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => {
@@ -384,6 +396,8 @@ mod tests {
             "restore --force",
             "restore --all latest",
             "restore --all --replace",
+            "restore --table a --replace",
+            "restore --table a.b.c",
             "restore --all --run mask.sql",
             "verify --all latest",
             "init --recipient age1x --insecure-plaintext",

@@ -20,11 +20,12 @@ use crate::domain::id::ClusterName;
 use crate::domain::verification::{Depth, Outcome};
 use crate::ops::inspect;
 use crate::ops::restore::{
-    self, Consent, Destination, ExportFormat, Output as ExportTo, RestoreOptions, Restored,
+    self, Consent, Destination, ExportFormat, Form, Output as ExportTo, RestoreOptions, Restored,
     Restoring,
 };
 use crate::ops::verify::{self, Choice, ScratchChoice, Verified, Verifying};
 use crate::proof::Assertion;
+use crate::proof::selection::Only;
 use crate::repo::catalog::Entry;
 use crate::scratch::space;
 use crate::wiring;
@@ -267,8 +268,14 @@ fn options(args: &Restore) -> RestoreOptions {
             Some(how) => how == RolesArg::Create,
             None => args.all && !args.no_owner,
         },
+        only: only(args),
         scripts: args.scripts.clone(),
     }
+}
+
+fn only(args: &Restore) -> Option<Only> {
+    let only = Only { tables: args.tables.clone(), schemas: args.schemas.clone() };
+    (only != Only::default()).then_some(only)
 }
 
 /// A script that is not there is told before anything is restored.
@@ -362,6 +369,15 @@ async fn export(
         FormatArg::Custom => ExportFormat::Custom,
         FormatArg::Sql => ExportFormat::Sql,
     };
+    let form = Form { format, only: only(args) };
+    if form.only.is_some() && format == ExportFormat::Custom {
+        return Err(Failed {
+            kind: FailureKind::Usage,
+            message: "a part of an archive cannot be written in custom format".to_owned(),
+            hint: Some("add `--format sql`".to_owned()),
+        }
+        .into());
+    }
     let to_stdout = path == Path::new("-");
     let output = if to_stdout {
         ExportTo::Pipe(Box::new(std::io::stdout()))
@@ -375,7 +391,7 @@ async fn export(
     };
     let (repository, bin_dir) = (&opened.repository, bin_dir.as_deref());
     let report =
-        restore::export(repository, entry, format, output, bin_dir, progress, &context.cancel)
+        restore::export(repository, entry, &form, output, bin_dir, progress, &context.cancel)
             .await
             .map_err(failed)?;
     progress.clear();

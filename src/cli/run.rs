@@ -111,7 +111,7 @@ fn dispatch(environment: Environment, cli: Cli, output: Output) -> Result<(), En
     let result = runtime.block_on(async {
         let cancel = watch_signals()?;
         let context = Context { environment, global: cli.global, output, cancel: cancel.clone() };
-        let result = verb(&context, cli.verb).await;
+        let result = Box::pin(verb(&context, cli.verb)).await;
         match result {
             // Whatever a cancelled verb stumbled over, the signal is the reason.
             Err(_) if cancel.is_cancelled() => Err(Failed::interrupted().into()),

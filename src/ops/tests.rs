@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::restore::{self, Consent, Destination, ExportFormat, Output, RestoreError};
+use super::restore::{self, Consent, Destination, ExportFormat, Form, Output, RestoreError};
 use super::restore::{RestoreOptions, RestoreReport, Restoring};
 use super::snapshot::{self, Hooks, SnapshotOptions};
 use super::verify::{self, Choice, ScratchChoice, Verified, Verifying};
@@ -216,6 +216,7 @@ impl Shop {
             depth: Depth::Full,
             no_owner: false,
             create_roles: false,
+            only: None,
             scripts: Vec::new(),
         };
         restore::run(&restoring, &self.latest().await, &options).await
@@ -307,6 +308,7 @@ async fn a_copy_that_differs_from_what_was_recorded_gets_no_name() {
         depth: Depth::Counts,
         no_owner: false,
         create_roles: false,
+        only: None,
         scripts: Vec::new(),
     };
     let broken =
@@ -341,8 +343,9 @@ async fn an_export_is_a_dump_that_stock_programs_read_and_overwrites_nothing() {
     let shop = Shop::open().await;
     let entry = shop.latest().await;
     let token = CancellationToken::new();
-    let export = |format, output| {
-        restore::export(&shop.repository, &entry, format, output, None, &Silent, &token)
+    let export = async |format, output| {
+        let form = Form { format, only: None };
+        restore::export(&shop.repository, &entry, &form, output, None, &Silent, &token).await
     };
     let path = shop.parent.path().join("shop.dump");
     let report = export(ExportFormat::Custom, Output::File(path.clone())).await.expect("written");

@@ -17,9 +17,9 @@ use super::ProofError;
 use super::fill::fill;
 use super::fingerprint::Sums;
 use super::intake::{Contents, Incoming, Intake, Wanted};
-use super::selection::{Omission, Rights, select, use_list};
+use super::selection::{Omission, Only, Rights, select, use_list};
 use crate::domain::connection::ConnectionInfo;
-use crate::domain::inventory::Inventory;
+use crate::domain::inventory::{Inventory, LeftOut};
 use crate::domain::observer::Observer;
 use crate::postgres::PostgresError;
 use crate::postgres::child::{Child, ChildSpec};
@@ -39,6 +39,8 @@ pub struct LoadRequest<'a> {
     pub jobs: usize,
     /// `lc_monetary` of the source.
     pub lc_monetary: &'a str,
+    /// Restore this alone, with what it needs.
+    pub only: Option<&'a Only>,
     /// Set owners and privileges; their roles must exist.
     pub roles: bool,
     /// Put tables into their tablespaces, which must exist.
@@ -56,6 +58,8 @@ pub struct LoadReport {
     pub restored: usize,
     /// Entries that were left out, with reasons.
     pub left_out: Vec<Omission>,
+    /// Entries that nobody asked for.
+    pub unasked: Vec<LeftOut>,
     /// Whether objects have their owners and privileges.
     pub roles: bool,
     /// What the archive held.
@@ -176,7 +180,10 @@ pub async fn load(
     let session = Session::connect(request.target, "restore").await?;
     let intake = Intake::start(incoming, request.directory, sums);
     let Ok(head) = intake.head.await else { return Err(ended(intake.contents).await) };
-    let selection = select(&head.toc, &rights(&session).await?);
+    if let Some(absent) = request.only.and_then(|only| only.absent(&head.toc)) {
+        return Err(ProofError::Absent(absent));
+    }
+    let selection = select(&head.toc, &rights(&session).await?, request.only);
     let lost: Vec<String> = selection
         .omitted
         .iter()
@@ -189,7 +196,8 @@ pub async fn load(
     let roles = request.roles && !selection.without_owners;
     let restore = Restore { request, head: &head.path, roles, server_major: session.major() };
     // The first batches are made ready while there is no table yet.
-    let wanted = Wanted { tables: selection.data.clone(), large_objects: true };
+    let large_objects = request.only.is_none();
+    let wanted = Wanted { tables: selection.data.clone(), large_objects };
     if intake.wanted.send(wanted).is_err() {
         return Err(ended(intake.contents).await);
     }
@@ -202,7 +210,13 @@ pub async fn load(
     if request.analyze {
         session.batch(&analyze(&session).await?).await?;
     }
-    Ok(LoadReport { restored: selection.kept(), left_out: selection.omitted, roles, contents })
+    Ok(LoadReport {
+        restored: selection.kept(),
+        left_out: selection.omitted,
+        unasked: selection.unasked,
+        roles,
+        contents,
+    })
 }
 
 /// Why there was no head.

@@ -68,6 +68,9 @@ pub enum ProofError {
         /// Each with its reason.
         entries: Vec<String>,
     },
+    /// What was asked for is not in the backup.
+    #[error("the backup holds no {0}")]
+    Absent(String),
     /// The work ended before its end.
     #[error("the comparison was stopped")]
     Stopped,
@@ -82,6 +85,7 @@ impl Failure for ProofError {
             Self::Refused { source, .. } => source.kind(),
             Self::Head { .. } => FailureKind::Unexpected,
             Self::Missing(_) | Self::Rights { .. } => FailureKind::Postgres,
+            Self::Absent(_) => FailureKind::NotFound,
             Self::Stopped => FailureKind::Interrupted,
         }
     }
@@ -101,6 +105,10 @@ impl Failure for ProofError {
             Self::Missing(missing) => Some(missing.hint()),
             Self::Rights { .. } => Some(
                 "restore as a superuser, or have one create what is needed in the target first"
+                    .to_owned(),
+            ),
+            Self::Absent(_) => Some(
+                "`pgkeep show ID` lists its tables; names are case-sensitive: schema.table, each quoted if it holds a dot"
                     .to_owned(),
             ),
             Self::Stopped => Some("run it again".to_owned()),

@@ -8,7 +8,7 @@ use super::checks::{self, Assertion};
 use super::fingerprint::{ContentRequest, Sums, content};
 use super::intake::{Contents, Incoming};
 use super::load::{LoadReport, LoadRequest, load, missing};
-use super::selection::Omission;
+use super::selection::{Omission, Only};
 use super::{ProofError, amcheck, told};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::inventory::{CompareOptions, Inventory};
@@ -40,6 +40,8 @@ pub struct ProofRequest<'a> {
     pub row_key: [u8; 32],
     /// Sessions to restore and to compare with.
     pub jobs: usize,
+    /// Restore and compare this alone, with what it needs.
+    pub only: Option<&'a Only>,
     /// Set owners and privileges; their roles must exist.
     pub roles: bool,
     /// Put tables into their tablespaces, which must exist.
@@ -89,7 +91,12 @@ pub async fn verify(request: &ProofRequest<'_>, archive: Incoming) -> Result<Pro
     };
     proof.checks.push(loaded(&report));
     let options = CompareOptions {
-        left_out: report.left_out.iter().map(|omission| omission.entry.clone()).collect(),
+        left_out: report
+            .left_out
+            .iter()
+            .map(|omission| omission.entry.clone())
+            .chain(report.unasked)
+            .collect(),
         roles: report.roles,
         subscriptions: false,
         locale: request.locale,
@@ -103,7 +110,11 @@ pub async fn verify(request: &ProofRequest<'_>, archive: Incoming) -> Result<Pro
     }
     step("comparing inventories");
     let session = Session::connect(request.target, "verify").await?;
-    let (check, notices) = checks::inventory(&session, request.expected, &options).await?;
+    let (check, mut notices) = checks::inventory(&session, request.expected, &options).await?;
+    if request.only.is_some() {
+        // They count what the whole database has.
+        notices.clear();
+    }
     for notice in &notices {
         request.observer.finding(Severity::Notice, notice);
     }
@@ -131,6 +142,7 @@ pub async fn verify(request: &ProofRequest<'_>, archive: Incoming) -> Result<Pro
             lc_monetary: &expected.database.lc_monetary,
             extension_tables: extension_tables(expected),
             left_out,
+            large_objects: request.only.is_none(),
             sessions: request.jobs,
         });
         proof.checks.push(compared.await?);
@@ -161,6 +173,7 @@ fn load_request<'a>(request: &ProofRequest<'a>) -> LoadRequest<'a> {
         programs: request.programs,
         jobs: request.jobs,
         lc_monetary: &request.expected.database.lc_monetary,
+        only: request.only,
         roles: request.roles,
         tablespaces: request.tablespaces,
         analyze: request.analyze,

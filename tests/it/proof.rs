@@ -156,6 +156,7 @@ fn request<'a>(
         assertion_timeout: Some(Duration::from_secs(20)),
         row_key: ROW_KEY,
         jobs: 2,
+        only: None,
         roles: true,
         tablespaces: false,
         locale: true,
@@ -314,6 +315,7 @@ async fn content_that_differs_in_one_value_is_named() {
         programs: &tools,
         jobs: 2,
         lc_monetary: &expected.database.lc_monetary,
+        only: None,
         roles: true,
         tablespaces: false,
         analyze: false,
@@ -332,6 +334,7 @@ async fn content_that_differs_in_one_value_is_named() {
             lc_monetary: &expected.database.lc_monetary,
             extension_tables: BTreeSet::new(),
             left_out: BTreeSet::new(),
+            large_objects: true,
             sessions: 2,
         };
         content(request).await.expect("it is compared")

@@ -51,7 +51,7 @@ fn a_lost_server_comes_back_with_one_line() {
     );
     let keeper = Keeper::initialised(&source.url("postgres"));
     let databases = ["shop", "Größe & co", "postgres"];
-    keeper.pgkeep(["snapshot"]).args(&databases).run().expect_code(0);
+    keeper.pgkeep(["snapshot"]).args(databases).run().expect_code(0);
     let before = databases.map(|database| source.contents(database));
     source.kill();
     drop(source);
@@ -169,4 +169,68 @@ fn a_staging_copy_is_masked_before_anyone_can_see_it() {
     assert_eq!(notes.trim(), "masked");
     assert_eq!(database.contents(), before);
     source.psql("postgres", &format!("DROP DATABASE {}", quoted(&copy)));
+}
+
+/// A table and a schema out of one of everything, into a database of their own and as SQL.
+#[test]
+fn single_tables_come_back_with_what_they_need() {
+    for server in [Server::older(), Server::newer()] {
+        let database = server.database("parts");
+        database.nasty();
+        let keeper = Keeper::initialised(&database.url());
+        keeper.snapshot();
+        let relations = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c \
+                         JOIN pg_namespace n ON n.oid = c.relnamespace \
+                         WHERE c.relkind IN ('r', 'p', 'v', 'm') AND c.relname !~ E'\\n' AND c.relispopulated AND n.nspname !~ '^pg_' \
+                           AND n.nspname <> 'information_schema' \
+                           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') \
+                         ORDER BY 1";
+        let all = database.psql(relations);
+        assert!(all.lines().count() > 8, "{all}");
+        let copy = format!("{}_copy", database.name);
+        for relation in all.lines() {
+            let restore =
+                ["restore", "--as", &copy, "--table", relation, "--check", "full", "--json"];
+            keeper.pgkeep(restore).run().expect_code(0);
+            // The children of a table that others inherit from are tables of their own.
+            let plain = format!(
+                "SELECT relkind FROM pg_class WHERE oid = '{}'::regclass",
+                relation.replace('\'', "''")
+            );
+            let only = if database.psql(&plain).trim() == "r" { "ONLY " } else { "" };
+            let count = format!("SELECT count(*) FROM {only}{relation}");
+            assert_eq!(server.psql(&copy, &count), database.psql(&count), "{relation}");
+            let there = server.psql(&copy, relations);
+            assert!(there.lines().count() < all.lines().count(), "{relation}: {there}");
+            server.psql("postgres", &format!("DROP DATABASE {}", quoted(&copy)));
+        }
+    }
+}
+
+#[test]
+fn a_table_as_sql_goes_through_a_pipe_into_another_database() {
+    let server = Server::older();
+    let database = server.database("piped");
+    let keeper = Keeper::initialised(&database.shop(200).url());
+    keeper.snapshot();
+    let target = server.database("rescued");
+    let script = format!(
+        "{} restore latest --output - --format sql --table orders | psql -X -q -v ON_ERROR_STOP=1 '{}'",
+        env!("CARGO_BIN_EXE_pgkeep"),
+        target.url()
+    );
+    keeper.shell(&script).run().expect_code(0);
+    let rows = "SELECT count(*), sum(hashtext(o::text)) FROM orders o";
+    assert_eq!(target.psql(rows), database.psql(rows));
+    let tables = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    assert_eq!(target.psql(tables).trim(), "1");
+    for (words, code, told) in [
+        (&["restore", "--as", "x", "--table", "public.nosuch"][..], 8, "public.nosuch"),
+        (&["restore", "--as", "x", "--schema", "nosuch"], 8, "nosuch"),
+        (&["restore", "--output", "-", "--format", "sql", "--table", "nosuch"], 8, "nosuch"),
+        (&["restore", "--output", "-", "--table", "orders"], 2, "custom format"),
+    ] {
+        keeper.pgkeep(words).run().expect_failure(code, &[told]);
+    }
+    assert!(!server.has_database("x"));
 }

@@ -11,11 +11,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreError;
+use crate::domain::archive::{ArchiveReader, NoSink};
 use crate::domain::id::BackupId;
 use crate::domain::observer::Observer;
 use crate::ops::copy::{ARCHIVE, OpenedBackup, dump_major};
 use crate::postgres::child::{Child, ChildSpec};
 use crate::postgres::programs::Programs;
+use crate::proof::ProofError;
+use crate::proof::selection::Only;
 use crate::repo::Repository;
 use crate::repo::catalog::Entry;
 
@@ -51,11 +54,20 @@ pub struct ExportReport {
     pub duration_ms: u64,
 }
 
+/// What is written, and how.
+#[derive(Debug, Clone)]
+pub struct Form {
+    /// As what.
+    pub format: ExportFormat,
+    /// This alone, with what it needs; as SQL only.
+    pub only: Option<Only>,
+}
+
 /// Writes the archive of `entry` to `output`.
 pub async fn export(
     repository: &Repository,
     entry: &Entry,
-    format: ExportFormat,
+    form: &Form,
     output: Output,
     bin_dir: Option<&Path>,
     observer: &dyn Observer,
@@ -64,13 +76,18 @@ pub async fn export(
     let begun = repository.ambient().monotonic();
     let target = Target::open(output)?;
     let backup = OpenedBackup::open(repository, entry).await?;
-    let written_bytes = match format {
+    let written_bytes = match form.format {
         ExportFormat::Custom => write_custom(&backup, target, observer, cancel).await?,
         ExportFormat::Sql => {
             let major = dump_major(&entry.manifest.versions.pg_dump).unwrap_or_default();
             let major = major.max(backup.inventory.major());
             let pg_restore = Programs::find(major, bin_dir)?.program("pg_restore")?;
-            write_sql(&backup, &pg_restore, target, observer, cancel).await?
+            let list = match &form.only {
+                Some(only) => Some(list(&backup, only, observer, cancel).await?),
+                None => None,
+            };
+            let list = list.as_ref().map(tempfile::NamedTempFile::path);
+            write_sql(&backup, &pg_restore, list, target, observer, cancel).await?
         }
     };
     let spent = repository.ambient().monotonic().saturating_sub(begun);
@@ -178,15 +195,50 @@ async fn write_custom(
     Ok(written)
 }
 
+/// The list for `pg_restore`, from the archive's head.
+async fn list(
+    backup: &OpenedBackup<'_>,
+    only: &Only,
+    observer: &dyn Observer,
+    cancel: &CancellationToken,
+) -> Result<tempfile::NamedTempFile, RestoreError> {
+    let mut reader = ArchiveReader::new(NoSink);
+    let mut pushed = Ok(());
+    backup
+        .fetch(ARCHIVE, observer, cancel, async |chunk| {
+            pushed = reader.push(&chunk);
+            pushed.is_ok() && reader.head().is_none()
+        })
+        .await?;
+    pushed.map_err(ProofError::from)?;
+    let Some((toc, _)) = reader.head() else {
+        return Err(reader.complete().err().map_or(ProofError::Stopped, ProofError::from).into());
+    };
+    if let Some(absent) = only.absent(toc) {
+        return Err(ProofError::Absent(absent).into());
+    }
+    let text = only.use_list(toc);
+    let written = || -> io::Result<_> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    };
+    written().map_err(|source| RestoreError::Output { path: std::env::temp_dir(), source })
+}
+
 async fn write_sql(
     backup: &OpenedBackup<'_>,
     pg_restore: &Path,
+    list: Option<&Path>,
     mut target: Target,
     observer: &dyn Observer,
     cancel: &CancellationToken,
 ) -> Result<u64, RestoreError> {
     observer.step("fetching", backup.entry.manifest.id.as_str());
-    let spec = ChildSpec::new(pg_restore).args(["-f", "-"]).piped_stdin().piped_stdout();
+    let mut spec = ChildSpec::new(pg_restore).args(["-f", "-"]).piped_stdin().piped_stdout();
+    if let Some(list) = list {
+        spec = spec.arg("--use-list").arg(list);
+    }
     let mut child = Child::spawn(spec)?;
     let mut script = child.take_stdout().expect("it was asked for");
     let mut feed = child.take_stdin().expect("it was asked for");

@@ -25,7 +25,7 @@ mod tests;
 
 pub use all::{Restored, all};
 pub use error::RestoreError;
-pub use export::{ExportFormat, ExportReport, Output, export};
+pub use export::{ExportFormat, ExportReport, Form, Output, export};
 pub use plan::{Consent, Destination, Naming, RestorePlan};
 
 use super::copy::{AfterLoad, OpenedBackup, dump_major, jobs};
@@ -37,7 +37,7 @@ use crate::domain::verification::{Check, Depth, Outcome, outcome_of};
 use crate::failpoint;
 use crate::postgres::child::{Child, ChildSpec};
 use crate::postgres::programs::Programs;
-use crate::proof::selection::Omission;
+use crate::proof::selection::{Omission, Only};
 use crate::proof::{Assertion, Proof, ProofRequest, verify};
 use crate::repo::Repository;
 use crate::repo::catalog::Entry;
@@ -78,6 +78,8 @@ pub struct RestoreOptions {
     pub no_owner: bool,
     /// Roles that the target lacks are made as the snapshot has them; else they are an error.
     pub create_roles: bool,
+    /// This alone is restored, with what it needs.
+    pub only: Option<Only>,
     /// SQL scripts for psql, run in the copy when it has proved itself and before it gets its name.
     pub scripts: Vec<PathBuf>,
 }
@@ -220,6 +222,7 @@ async fn decide(
         archive_bytes: backup.archive_bytes(),
         roles: !options.no_owner,
         roles_missing,
+        only: options.only.as_ref(),
         scripts: &options.scripts,
     };
     plan::decide(&source, &options.destination, options.consent, options.depth, &target)
@@ -295,6 +298,7 @@ impl Work<'_> {
             assertion_timeout: None,
             row_key: self.backup.row_key(),
             jobs: jobs(),
+            only: plan.only.as_ref(),
             roles: plan.roles,
             tablespaces: plan.table_spaces,
             locale: true,

@@ -11,6 +11,7 @@ use crate::domain::id::BackupId;
 use crate::domain::inventory::Inventory;
 use crate::domain::verification::Depth;
 use crate::postgres::quote_ident;
+use crate::proof::selection::Only;
 
 use super::RestoreError;
 
@@ -110,6 +111,8 @@ pub(super) struct Source<'a> {
     pub(super) roles: bool,
     /// Roles to make on the target; they count as there.
     pub(super) roles_missing: MissingRoles,
+    /// This alone.
+    pub(super) only: Option<&'a Only>,
     /// Scripts to run in the copy.
     pub(super) scripts: &'a [PathBuf],
 }
@@ -141,6 +144,8 @@ pub struct RestorePlan {
     pub roles: bool,
     /// Roles that are made first.
     pub roles_missing: MissingRoles,
+    /// This alone is restored, with what it needs.
+    pub only: Option<Only>,
     /// Scripts that are run in the copy.
     pub scripts: Vec<PathBuf>,
     /// Plain size of the archive.
@@ -174,7 +179,12 @@ impl RestorePlan {
         }
         steps.extend([
             format!("fetch backup {} of `{}` ({mebibytes} MiB)", self.id, self.source),
-            format!("restore it into a scratch database on {}", self.target),
+            match &self.only {
+                Some(only) => {
+                    format!("restore {} into a scratch database on {}", only.told(), self.target)
+                }
+                None => format!("restore it into a scratch database on {}", self.target),
+            },
             match self.depth {
                 Depth::Counts => "compare objects, row counts and sequences".to_owned(),
                 Depth::Full => "compare objects, row counts, sequences and every row".to_owned(),
@@ -259,6 +269,7 @@ pub(super) fn decide(
         depth,
         roles: source.roles,
         roles_missing: source.roles_missing.clone(),
+        only: source.only.cloned(),
         scripts: source.scripts.to_vec(),
         archive_bytes: source.archive_bytes,
         notices,
@@ -487,6 +498,7 @@ mod tests {
             archive_bytes: 5 << 20,
             roles: true,
             roles_missing: MissingRoles::default(),
+            only: None,
             scripts: &[],
         };
         decide(&source, destination, consent, Depth::Counts, target)

@@ -229,6 +229,7 @@ async fn prove_on(
         assertion_timeout: None,
         row_key: backup.row_key(),
         jobs: jobs(),
+        only: None,
         roles: server.has_roles(),
         tablespaces: false,
         locale,

@@ -5,8 +5,12 @@
 //! also cannot make some kinds of objects; they, and what cannot be without them, are left out and named, so
 //! that everything else may stop at the first error.
 
+mod only;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
+
+pub use only::Only;
 
 use crate::domain::archive::{Section, Toc, TocEntry};
 use crate::domain::inventory::LeftOut;
@@ -61,6 +65,8 @@ pub struct Selection {
     pub after: Vec<u32>,
     /// The others, but for those that no restore into an existing database takes.
     pub omitted: Vec<Omission>,
+    /// Those that nobody asked for.
+    pub unasked: Vec<LeftOut>,
     /// Owners cannot be set, since the role is not a member of all of them.
     pub without_owners: bool,
 }
@@ -98,9 +104,10 @@ pub fn use_list(entries: &[u32]) -> String {
 
 const SUPERUSER: &str = "only a superuser can create it";
 
-/// Decides for each entry of `toc`.
-pub fn select(toc: &Toc, rights: &Rights) -> Selection {
+/// Decides for each entry of `toc`, or for those that are asked for.
+pub fn select(toc: &Toc, rights: &Rights, only: Option<&Only>) -> Selection {
     let mut selection = Selection::default();
+    let asked = only.map(|only| only.choose(toc));
     if !rights.superuser {
         let foreign =
             |entry: &TocEntry| !entry.owner.is_empty() && !rights.member_of.contains(&*entry.owner);
@@ -113,6 +120,14 @@ pub fn select(toc: &Toc, rights: &Rights) -> Selection {
             &*entry.desc,
             "ENCODING" | "STDSTRINGS" | "SEARCHPATH" | "DATABASE" | "DATABASE PROPERTIES"
         ) {
+            continue;
+        }
+        let left_out = || {
+            let namespace = entry.namespace.as_deref().unwrap_or_default();
+            LeftOut::new(&entry.desc, namespace, &entry.tag)
+        };
+        if asked.as_ref().is_some_and(|asked| !asked.contains(&entry.dump_id)) {
+            selection.unasked.push(left_out());
             continue;
         }
         let own = if refreshes.contains(&at) {
@@ -129,15 +144,7 @@ pub fn select(toc: &Toc, rights: &Rights) -> Selection {
             continue;
         };
         gone.insert(entry.dump_id, entry.describe());
-        selection.omitted.push(Omission {
-            entry: LeftOut::new(
-                &entry.desc,
-                entry.namespace.as_deref().unwrap_or_default(),
-                &entry.tag,
-            ),
-            reason,
-            holds_data: entry.has_data,
-        });
+        selection.omitted.push(Omission { entry: left_out(), reason, holds_data: entry.has_data });
     }
     selection.set_indexes_apart(toc);
     selection
@@ -245,8 +252,8 @@ mod tests {
     use super::*;
     use crate::domain::archive::{ArchiveReader, NoSink};
 
-    const V14: &[u8] = include_bytes!("../../tests/fixtures/archives/odd-1.14.dump");
-    const V16: &[u8] = include_bytes!("../../tests/fixtures/archives/odd-1.16.dump");
+    const V14: &[u8] = include_bytes!("../../../tests/fixtures/archives/odd-1.14.dump");
+    const V16: &[u8] = include_bytes!("../../../tests/fixtures/archives/odd-1.16.dump");
 
     fn toc(archive: &[u8]) -> Toc {
         let mut reader = ArchiveReader::new(NoSink);
@@ -273,7 +280,7 @@ mod tests {
         for archive in [V14, V16] {
             let toc = toc(archive);
             let rights = Rights { superuser: true, ..Rights::default() };
-            let selection = select(&toc, &rights);
+            let selection = select(&toc, &rights, None);
             let mut expected = vec!["SUBSCRIPTION sub"];
             expected.extend(REFRESHES);
             assert_eq!(names(&selection), expected);
@@ -290,7 +297,7 @@ mod tests {
             let (before, after) = (descs(&selection.before), descs(&selection.after));
             assert!(descs(&selection.indexes).contains("CONSTRAINT"));
             assert!(before.contains("TABLE") && before.iter().any(|desc| desc.starts_with("BLOB")));
-            assert!(after.contains("INDEX ATTACH") && after.contains("SEQUENCE SET"), "{after:?}");
+            assert!(after.contains("SEQUENCE SET"), "{after:?}");
             assert!(after.contains("COMMENT") && !after.contains("TABLE"), "{after:?}");
             assert_eq!(selection.data.len(), 8);
         }
@@ -305,7 +312,7 @@ mod tests {
             trusted_languages: BTreeSet::from(["plpgsql".to_owned(), "sql".to_owned()]),
             ..Rights::default()
         };
-        let found = names(&select(&toc, &rights));
+        let found = names(&select(&toc, &rights, None));
         let expected = [
             "EXTENSION postgres_fdw",
             "COMMENT EXTENSION postgres_fdw",
@@ -327,13 +334,13 @@ mod tests {
 
     #[test]
     fn an_owner_that_the_role_is_not_a_member_of_means_restoring_without_owners() {
-        assert!(select(&toc(V14), &Rights::default()).without_owners);
+        assert!(select(&toc(V14), &Rights::default(), None).without_owners);
     }
 
     #[test]
     fn a_rows_loss_is_told() {
         let rights = Rights::default();
-        let selection = select(&toc(V14), &rights);
+        let selection = select(&toc(V14), &rights, None);
         let lost: Vec<&str> = selection
             .omitted
             .iter()
@@ -342,6 +349,36 @@ mod tests {
             .collect();
         // Its columns are of a type of the extension hstore, which this role cannot create.
         assert_eq!(lost, ["customers"]);
+    }
+
+    #[test]
+    fn keys_of_a_partitioned_table_wait_and_so_does_what_needs_them() {
+        let like = toc(V16).entries.remove(0);
+        let entry = |dump_id: u32, desc: &str, defn: &str, needs: &[u32]| TocEntry {
+            dump_id,
+            desc: desc.into(),
+            defn: Some(defn.into()),
+            dependencies: needs.into(),
+            section: if desc == "TABLE" { Section::PreData } else { Section::PostData },
+            has_data: false,
+            ..like.clone()
+        };
+        let entries = vec![
+            entry(1, "TABLE", "CREATE TABLE s.p (\n)\nPARTITION BY LIST (a);", &[]),
+            entry(2, "TABLE", "CREATE TABLE s.p1 (\n);", &[]),
+            entry(3, "CONSTRAINT", "", &[1]),
+            entry(4, "CONSTRAINT", "", &[2]),
+            entry(5, "INDEX", "", &[2]),
+            entry(6, "INDEX ATTACH", "", &[3, 4]),
+            entry(7, "FK CONSTRAINT", "", &[2, 3]),
+            entry(8, "FK CONSTRAINT", "", &[2, 4]),
+            entry(9, "TRIGGER", "", &[2]),
+        ];
+        let toc = Toc { entries, ..toc(V16) };
+        let selection = select(&toc, &Rights { superuser: true, ..Rights::default() }, None);
+        assert_eq!(selection.before, [1, 2]);
+        assert_eq!(selection.indexes, [4, 5, 8]);
+        assert_eq!(selection.after, [3, 6, 7, 9]);
     }
 
     #[test]
