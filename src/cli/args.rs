@@ -80,6 +80,7 @@ pub(super) struct Global {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     Init(Init),
+    Check(Check),
     Snapshot(Snapshot),
     List(List),
     Show(Show),
@@ -87,6 +88,7 @@ pub(super) enum Verb {
     Restore(Restore),
     Pin(Mark),
     Unpin(Unmark),
+    Adopt(Adopt),
     /// Show or check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -116,6 +118,18 @@ pub(super) struct Init {
     #[arg(long, conflicts_with = "recipients")]
     pub(super) insecure_plaintext: bool,
 }
+
+/// Prove that the live set-up works: keys, store, servers, privileges, programs
+///
+/// Changes nothing but one small object that is put into the repository and taken away again. Warnings are
+/// told and leave exit 0; problems end in the exit code of the gravest.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep check
+  pgkeep check --database shop
+  pgkeep check --json | jq -r '.checks[].statement // empty'")]
+pub(super) struct Check {}
 
 /// Take a snapshot of databases
 ///
@@ -270,6 +284,22 @@ pub(super) struct Unmark {
     /// The backup
     #[arg(value_name = "ID")]
     pub(super) id: String,
+}
+
+/// Say that a suspect snapshot is right, or that a server belongs to the cluster
+///
+/// A snapshot is suspect when its rows fell by half, and foreign when it is of a server that the cluster's name
+/// does not know: after pg_upgrade, a new initdb or a move adopt one snapshot, and all of that server count.
+/// Without an ID the only one that waits is meant.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep adopt
+  pgkeep adopt 20261121T02")]
+pub(super) struct Adopt {
+    /// The backup
+    #[arg(value_name = "ID")]
+    pub(super) id: Option<String>,
 }
 
 /// The verbs of `config`.

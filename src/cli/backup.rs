@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use super::text::{Align, Lines, Table, count, duration, harmless, size, time};
 use crate::domain::inventory::{Inventory, RelationKind};
 use crate::domain::manifest::Manifest;
+use crate::domain::suspect::Suspicion;
 use crate::domain::verification::{Check, Depth, Outcome, VerificationRecord};
 
 /// A backup with what is known about it.
@@ -14,6 +15,9 @@ pub(super) struct Listed<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) pinned: bool,
     pub(super) verification: Option<&'a VerificationRecord>,
+    /// Unless somebody has adopted it.
+    pub(super) suspect: Option<&'a Suspicion>,
+    pub(super) foreign: bool,
 }
 
 /// A duration between two times of one clock; a clock that was set back gives zero.
@@ -38,12 +42,16 @@ pub(super) fn snapshot_json(manifest: &Manifest) -> Json {
         "chunks_total": manifest.chunks_total,
         "chunks_new": manifest.chunks_new,
         "labels": manifest.labels,
+        "suspect": manifest.suspect.as_ref().map(Suspicion::reason),
+        "foreign": manifest.foreign,
     })
 }
 
 /// Those and what `list` adds.
 pub(super) fn list_json(listed: Listed<'_>) -> Json {
     let mut document = snapshot_json(listed.manifest);
+    document["suspect"] = json!(listed.suspect.map(Suspicion::reason));
+    document["foreign"] = listed.foreign.into();
     document["pinned"] = listed.pinned.into();
     document["verified_at"] = json!(listed.verification.map(finished_at));
     document["verification"] = json!(listed.verification.map(|record| record.result));
@@ -99,6 +107,12 @@ fn verified(record: Option<&VerificationRecord>) -> String {
 
 fn notes(listed: Listed<'_>) -> String {
     let mut notes: Vec<String> = Vec::new();
+    if let Some(suspect) = listed.suspect {
+        notes.push(format!("SUSPECT: {}", suspect.reason()));
+    }
+    if listed.foreign {
+        notes.push("FOREIGN server".to_owned());
+    }
     if listed.pinned {
         notes.push("pinned".to_owned());
     }
@@ -184,6 +198,10 @@ pub(super) fn show_text(shown: &Shown<'_>) -> String {
     let notes = notes(shown.listed);
     if !notes.is_empty() {
         text.fact("notes", &notes);
+    }
+    let listed = shown.listed;
+    if listed.suspect.is_some() || listed.foreign {
+        text.fact("if right", &format!("pgkeep adopt {}", manifest.id));
     }
     match shown.inventory {
         Some(inventory) => text.block(&inventory_text(inventory)),
@@ -354,8 +372,14 @@ pub(super) mod tests {
         let manifest = manifest();
         let record = record();
         let snapshot = snapshot_json(&manifest);
-        insta::assert_snapshot!(keys(&snapshot).join(" "), @"chunks_new chunks_total cluster database duration_ms finished_at id kind labels source_bytes started_at stored_bytes trigger");
-        let listed = Listed { manifest: &manifest, pinned: true, verification: Some(&record) };
+        insta::assert_snapshot!(keys(&snapshot).join(" "), @"chunks_new chunks_total cluster database duration_ms finished_at foreign id kind labels source_bytes started_at stored_bytes suspect trigger");
+        let listed = Listed {
+            manifest: &manifest,
+            pinned: true,
+            verification: Some(&record),
+            suspect: None,
+            foreign: false,
+        };
         let list = list_json(listed);
         for key in keys(&snapshot) {
             assert_eq!(list[key], snapshot[key], "{key}");
@@ -371,7 +395,28 @@ pub(super) mod tests {
     #[test]
     fn a_list_is_a_compact_table() {
         let manifest = manifest();
-        let listed = Listed { manifest: &manifest, pinned: true, verification: None };
+        let suspect = Suspicion {
+            against: "20261120T020000Z-00000001".parse().expect("an id"),
+            rows_before: 6000,
+            rows: 10,
+            tables: Vec::new(),
+        };
+        let listed = Listed {
+            manifest: &manifest,
+            pinned: true,
+            verification: None,
+            suspect: None,
+            foreign: false,
+        };
+        let doubted = Listed { suspect: Some(&suspect), foreign: true, ..listed };
+        assert_eq!(
+            notes(doubted),
+            "SUSPECT: 10 rows, and backup 20261120T020000Z-00000001 held 6000; FOREIGN server; pinned; \
+             without rows of audit.*; ticket=12"
+        );
+        assert_eq!(list_json(doubted)["suspect"], suspect.reason());
+        assert_eq!(list_json(doubted)["foreign"], true);
+        assert!(list_json(listed)["suspect"].is_null());
         insta::assert_snapshot!(list_text(&[listed]), @r"
         ID                         CLUSTER  DATABASE  TRIGGER  FINISHED                 SIZE   STORED  VERIFIED  NOTES
         20261121T020000Z-5f3a9c21  main     shop      manual   2026-11-21 02:00:03Z  4.8 MiB  1.1 MiB  never     pinned; without rows of audit.*; ticket=12
@@ -383,7 +428,13 @@ pub(super) mod tests {
         let manifest = manifest();
         let records = [record()];
         let shown = Shown {
-            listed: Listed { manifest: &manifest, pinned: false, verification: records.last() },
+            listed: Listed {
+                manifest: &manifest,
+                pinned: false,
+                verification: records.last(),
+                suspect: None,
+                foreign: false,
+            },
             inventory: None,
             verifications: &records,
             recovery: &["sh RECOVER".to_owned()],

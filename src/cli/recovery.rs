@@ -103,8 +103,8 @@ pub(super) async fn verify(context: &Context, args: Verify) -> Result<(), Ended>
         (false, ids) if ids.is_empty() => Choice::LatestOfEach,
         (false, ids) => Choice::These(ids),
     };
-    let entries =
-        verify::choose(&opened.repository, &opened.filter, &choice).await.map_err(failed)?;
+    let entries = verify::choose(&opened.repository, &opened.filter, &choice, &progress).await;
+    let entries = entries.map_err(failed)?;
     let mut gravest = Gravest::of(entries.len());
     // Those of one cluster share a server, assertions and programs; the order is kept.
     let cluster = |entry: &Entry| entry.manifest.cluster.clone();
@@ -187,8 +187,8 @@ pub(super) async fn restore(context: &Context, args: Restore) -> Result<(), Ende
     if args.all {
         return restore_all(context, &progress, &opened, &args).await;
     }
-    let entry =
-        inspect::find(&opened.repository, &opened.filter, &args.id).await.map_err(failed)?;
+    let entry = inspect::find(&opened.repository, &opened.filter, &args.id, &progress).await;
+    let entry = entry.map_err(failed)?;
     if let Some(output) = &args.output {
         return export(context, &progress, &opened, &entry, &args, output).await;
     }
@@ -297,8 +297,9 @@ async fn restore_all(
     args: &Restore,
 ) -> Result<(), Ended> {
     let choice = Choice::LatestOfEach;
-    let entries =
-        verify::choose(&opened.repository, &opened.filter, &choice).await.map_err(failed)?;
+    let entries = verify::choose(&opened.repository, &opened.filter, &choice, progress)
+        .await
+        .map_err(failed)?;
     let Some(first) = entries.first() else { return Ok(()) };
     if let Some(other) =
         entries.iter().find(|entry| entry.manifest.cluster != first.manifest.cluster)

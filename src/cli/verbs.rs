@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::args::{Init, List, Show, Snapshot, TriggerArg, Verb};
+use super::args::{Adopt, Init, List, Show, Snapshot, TriggerArg, Verb};
 use super::backup::{
     Listed, Shown, list_json, list_text, show_json, show_text, snapshot_json, snapshot_text,
 };
@@ -19,6 +19,7 @@ use crate::config::{Databases, Settings, Starter};
 use crate::domain::failure::FailureKind;
 use crate::domain::manifest::Trigger;
 use crate::domain::observer::{Observer, Severity};
+use crate::ops::adopt::{self, AdoptReport};
 use crate::ops::init::{self, InitOptions};
 use crate::ops::inspect;
 use crate::ops::snapshot::{self, SnapshotOptions};
@@ -69,6 +70,7 @@ async fn looks(context: &Context, verb: Verb) -> Result<(), Ended> {
         Verb::Show(args) => show(context, &args).await,
         Verb::Pin(args) => mark(context, &args.id, true).await,
         Verb::Unpin(args) => mark(context, &args.id, false).await,
+        Verb::Adopt(args) => adopt(context, &args).await,
         Verb::Key(_) => keys(context).await,
         // The others have places of their own.
         _ => Ok(()),
@@ -207,6 +209,8 @@ fn listed(entry: &Entry) -> Listed<'_> {
         manifest: &entry.manifest,
         pinned: entry.pinned,
         verification: entry.verification.as_ref(),
+        suspect: entry.suspect.as_ref(),
+        foreign: entry.foreign,
     }
 }
 
@@ -251,15 +255,38 @@ async fn mark(context: &Context, id: &str, pinned: bool) -> Result<(), Ended> {
     let opened = Opened::open(context, &progress).await?;
     let (repository, filter) = (&opened.repository, &opened.filter);
     let entry = if pinned {
-        inspect::pin(repository, filter, id).await
+        inspect::pin(repository, filter, id, &progress).await
     } else {
-        inspect::unpin(repository, filter, id).await
+        inspect::unpin(repository, filter, id, &progress).await
     };
     let entry = entry.map_err(failed)?;
     progress.clear();
     let word = if pinned { "pinned" } else { "unpinned" };
     let text = || format!("{word} {}\n", entry.manifest.id);
     Ok(context.output.result(text, || list_json(listed(&entry)))?)
+}
+
+async fn adopt(context: &Context, args: &Adopt) -> Result<(), Ended> {
+    let progress = context.progress();
+    let opened = Opened::open(context, &progress).await?;
+    let (repository, filter) = (&opened.repository, &opened.filter);
+    let host = wiring::host_name();
+    let report = adopt::run(repository, filter, args.id.as_deref(), &host).await.map_err(failed)?;
+    progress.clear();
+    let document = |report: &AdoptReport| {
+        let mut document = list_json(listed(&report.entry));
+        document["adopted"] = json!(report.doubts);
+        document
+    };
+    let text = || match &report {
+        Some(report) if !report.doubts.is_empty() => {
+            let lines = report.doubts.iter().map(|doubt| format!("  was {}\n", harmless(doubt)));
+            format!("adopted {}\n{}", report.entry.manifest.id, lines.collect::<String>())
+        }
+        Some(report) => format!("nothing to adopt: {} is in no doubt\n", report.entry.manifest.id),
+        None => "nothing to adopt\n".to_owned(),
+    };
+    Ok(context.output.result(text, || report.as_ref().map_or(json!({"adopted": []}), document))?)
 }
 
 /// `key show`: which keys are in use, and which of them this host holds.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chunk::Hash;
 use super::id::{BackupId, ClusterName, EpochId};
+use super::suspect::{RowFigures, Suspicion};
 
 /// Logical or physical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -180,6 +181,15 @@ pub struct Manifest {
     pub chunk_list: ChunkListRef,
     /// The predecessor.
     pub previous: Option<Previous>,
+    /// How many rows it holds, for the next one to be compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowFigures>,
+    /// Why it was suspect when it was taken. Whether it still is, marks tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<Suspicion>,
+    /// Whether the cluster's name did not know the server when it was taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
     /// The sealed part in base64: an age file around a zstd frame around the inventory's JSON.
     pub sealed: String,
 }

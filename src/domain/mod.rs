@@ -1,5 +1,6 @@
 //! Floor 0: pure values. No I/O, no clock, no chance: what changes with time or luck is an argument.
 
+pub mod adoption;
 pub mod ambient;
 pub mod archive;
 pub mod chunk;
@@ -12,4 +13,5 @@ pub mod key;
 pub mod manifest;
 pub mod observer;
 pub mod selector;
+pub mod suspect;
 pub mod verification;

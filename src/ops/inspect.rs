@@ -2,6 +2,7 @@
 
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::inventory::Inventory;
+use crate::domain::observer::{Observer, Severity, Silent};
 use crate::domain::selector::{Selector, SelectorError};
 use crate::domain::verification::VerificationRecord;
 use crate::repo::catalog::{Catalog, Entry, Filter};
@@ -51,15 +52,20 @@ pub async fn list(repository: &Repository, filter: &Filter) -> Result<Catalog, I
     Ok(repository.catalog(filter).await?)
 }
 
-/// The one backup that `wanted` names.
+/// The one backup that `wanted` names; doubts about it are told.
 pub async fn find(
     repository: &Repository,
     filter: &Filter,
     wanted: &str,
+    observer: &dyn Observer,
 ) -> Result<Entry, InspectError> {
     let selector: Selector = wanted.parse()?;
     let mut catalog = repository.catalog(filter).await?;
-    Ok(catalog.resolve(&selector, wanted)?)
+    let entry = catalog.resolve(&selector, wanted)?;
+    for remark in catalog.remarks(&entry, &selector) {
+        observer.finding(Severity::Warning, &remark);
+    }
+    Ok(entry)
 }
 
 /// One backup with all that is known of it here.
@@ -81,7 +87,8 @@ pub async fn show(
     filter: &Filter,
     wanted: &str,
 ) -> Result<Shown, InspectError> {
-    let entry = find(repository, filter, wanted).await?;
+    // What is in doubt is shown with the rest.
+    let entry = find(repository, filter, wanted, &Silent).await?;
     let manifest = &entry.manifest;
     let inventory = match repository.keys().opener {
         Some(_) => Some(inventory(repository, &entry)?),
@@ -112,8 +119,9 @@ pub async fn pin(
     repository: &Repository,
     filter: &Filter,
     wanted: &str,
+    observer: &dyn Observer,
 ) -> Result<Entry, InspectError> {
-    let mut entry = find(repository, filter, wanted).await?;
+    let mut entry = find(repository, filter, wanted, observer).await?;
     if !entry.pinned {
         repository.pin(&entry.manifest.cluster, &entry.manifest.id).await?;
         entry.pinned = true;
@@ -126,8 +134,9 @@ pub async fn unpin(
     repository: &Repository,
     filter: &Filter,
     wanted: &str,
+    observer: &dyn Observer,
 ) -> Result<Entry, InspectError> {
-    let mut entry = find(repository, filter, wanted).await?;
+    let mut entry = find(repository, filter, wanted, observer).await?;
     repository.unpin(&entry.manifest.cluster, &entry.manifest.id).await?;
     entry.pinned = false;
     Ok(entry)

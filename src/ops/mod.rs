@@ -1,5 +1,7 @@
 //! Floor 3: one verb, one conductor. Nothing here prints, and conductors never call each other.
 
+pub mod adopt;
+pub mod check;
 mod copy;
 pub mod init;
 pub mod inspect;

@@ -166,7 +166,8 @@ impl Shop {
 
     async fn latest(&self) -> Entry {
         let filter = Filter::default();
-        let chosen = verify::choose(&self.repository, &filter, &Choice::LatestOfEach).await;
+        let chosen =
+            verify::choose(&self.repository, &filter, &Choice::LatestOfEach, &Silent).await;
         chosen.expect("a backup").remove(0)
     }
 

@@ -15,7 +15,7 @@
 //! does not see it may condemn what this run is about to rely on; the condemned lists are read before
 //! the manifests, because a name that is condemned later makes that prune wait for this intent.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,14 +26,16 @@ use super::catalog::Entry;
 use super::chunks::{PartWriter, PlainChunk, Progress};
 use super::documents::{self, FORMAT, IntentDocument, RenewalDocument};
 use super::error::RepoError;
+use super::history::{History, Measured, TableNames};
 use super::layout::{self, IntentState};
 use super::{Repository, WriteAccess};
 use crate::codec::hash::plain_hash;
 use crate::codec::text;
 use crate::domain::chunk::{ChunkEntry, ChunkName, Hash};
 use crate::domain::id::{BackupId, ClusterName, EpochId};
+use crate::domain::inventory::TableCount;
 use crate::domain::manifest::{
-    BackupKind, ChunkListRef, Manifest, Part, PartKind, Previous, Trigger, Versions,
+    BackupKind, ChunkListRef, Manifest, Part, PartKind, Trigger, Versions,
 };
 use crate::domain::observer::Observer;
 use crate::failpoint;
@@ -77,6 +79,8 @@ pub struct Description {
     pub lsn: Option<String>,
     /// Tables without rows, on purpose.
     pub excluded_table_data: Vec<String>,
+    /// Rows of every table, to be compared with the backup before; the manifest tells of them in figures.
+    pub rows: Vec<TableCount>,
     /// What goes sealed: the inventory's JSON.
     pub inventory: Vec<u8>,
     /// Keep it from retention.
@@ -90,7 +94,7 @@ pub struct Backup<'a> {
     spec: BackupSpec,
     id: BackupId,
     started_at: Timestamp,
-    previous: Option<Previous>,
+    history: History,
     known: HashMap<Hash, ChunkEntry>,
     entries: Vec<ChunkEntry>,
     parts: Vec<Part>,
@@ -121,14 +125,14 @@ impl Repository {
         };
         self.store.put(&layout::intent(&id), documents::render(&intent).into()).await?;
         failpoint::hit("snapshot.intent-put");
-        let (known, previous) = self.known(&access.epoch, &spec).await?;
+        let (known, history) = self.known(&access.epoch, &spec).await?;
         Ok(Backup {
             repository: self,
             access,
             spec,
             id,
             started_at,
-            previous,
+            history,
             known,
             entries: Vec::new(),
             parts: Vec::new(),
@@ -141,23 +145,22 @@ impl Repository {
         })
     }
 
-    /// Steps 2 and 3, in this order, and the predecessor by the way.
+    /// Steps 2 and 3, in this order, and by the way what the backup is measured against.
     async fn known(
         &self,
         epoch: &EpochId,
         spec: &BackupSpec,
-    ) -> Result<(HashMap<Hash, ChunkEntry>, Option<Previous>), RepoError> {
+    ) -> Result<(HashMap<Hash, ChunkEntry>, History), RepoError> {
         let condemned = self.condemned().await?;
         let own = |entry: &&Entry| entry.manifest.database == spec.database;
-        let entries = self
+        let mut entries = self
             .newest_manifests(&spec.cluster, |seen| {
                 seen.iter().filter(own).count() >= KNOWN_BACKUPS
+                    && History::suffices(&spec.database, seen)
             })
             .await?;
-        let previous = entries.iter().find(own).map(|entry| Previous {
-            id: entry.manifest.id.clone(),
-            blake3: entry.manifest_hash.to_hex(),
-        });
+        let adoptions = self.adopt_entries(&spec.cluster, &mut entries).await?;
+        let history = History::of(&spec.database, &entries, &adoptions);
         let backups: HashSet<&BackupId> =
             condemned.iter().flat_map(|list| &list.backups).map(|backup| &backup.id).collect();
         let names: HashSet<&str> =
@@ -189,7 +192,7 @@ impl Repository {
         // What is gone or cut short in the store is written afresh instead of being relied on.
         let present = self.present(epoch, known.values().map(|chunk| chunk.name)).await?;
         known.retain(|_, chunk| present.get(&chunk.name) == Some(&u64::from(chunk.sealed_bytes)));
-        Ok((known, previous))
+        Ok((known, history))
     }
 
     /// Which of these chunks a listing shows, with their sizes.
@@ -398,6 +401,18 @@ impl Backup<'_> {
             let key = layout::manifest(&self.spec.cluster, &self.id);
             RepoError::Seal { action: "seal", key, source }
         })?;
+        let names = TableNames::of(&self.access.chunk_key);
+        let rows = names.counted(&description.rows);
+        let excluded = &description.excluded_table_data;
+        let left_out: BTreeSet<String> =
+            excluded.iter().map(|table| names.hidden_quoted(table)).collect();
+        let verdict = self.history.judge(&Measured {
+            system_identifier: description.system_identifier.as_deref(),
+            trigger: description.trigger,
+            epoch: &self.access.epoch,
+            rows: &rows,
+            left_out: &left_out,
+        });
         Ok(Manifest {
             format: FORMAT,
             id: self.id.clone(),
@@ -421,7 +436,10 @@ impl Backup<'_> {
             chunks_new: self.chunks_new,
             parts: self.parts.clone(),
             chunk_list,
-            previous: self.previous.clone(),
+            previous: verdict.previous,
+            rows: Some(rows.figures()),
+            suspect: verdict.suspect,
+            foreign: verdict.foreign,
             sealed: text::encode_base64(&sealed),
         })
     }

@@ -18,6 +18,7 @@ use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::key::ObjectKey;
 use crate::domain::manifest::Manifest;
 use crate::domain::selector::Selector;
+use crate::domain::suspect::Suspicion;
 use crate::domain::verification::VerificationRecord;
 
 /// Manifests are checked in batches of this size, so that a batch is worth a thread.
@@ -43,6 +44,10 @@ pub struct Entry {
     pub pinned: bool,
     /// The newest verification on record.
     pub verification: Option<VerificationRecord>,
+    /// Why it is suspect, unless somebody has adopted it.
+    pub suspect: Option<Suspicion>,
+    /// Of a server that the cluster's name does not know; never `latest`.
+    pub foreign: bool,
 }
 
 /// A manifest that is there and cannot be used.
@@ -78,7 +83,12 @@ impl Catalog {
         let at = match selector {
             Selector::Prefix(prefix) => self.by_prefix(prefix, wanted)?,
             Selector::Latest { back, trigger } => {
-                let fits = |entry: &Entry| trigger.is_none_or(|t| entry.manifest.trigger == t);
+                let wanted_trigger =
+                    |entry: &Entry| trigger.is_none_or(|t| entry.manifest.trigger == t);
+                let fits = |entry: &Entry| wanted_trigger(entry) && !entry.foreign;
+                let foreign = |entry: &&Entry| wanted_trigger(entry) && entry.foreign;
+                let only_foreign =
+                    self.entries.iter().find(foreign).map(|entry| entry.manifest.id.clone());
                 let fitting = |entry: &&Entry| fits(entry);
                 let mut choices: Vec<String> =
                     self.entries.iter().filter(fitting).map(Entry::place).collect();
@@ -90,10 +100,41 @@ impl Catalog {
                 let at = (0..self.entries.len()).filter(|at| fits(&self.entries[*at])).nth(*back);
                 let chosen = at.map(|at| self.entries[at].manifest.id.clone());
                 self.refuse_newer_fault(chosen.as_ref())?;
-                at.ok_or_else(|| RepoError::NoMatch(wanted.to_owned()))?
+                at.ok_or_else(|| match only_foreign {
+                    Some(id) if *back == 0 => {
+                        RepoError::OnlyForeign { wanted: wanted.to_owned(), id }
+                    }
+                    _ => RepoError::NoMatch(wanted.to_owned()),
+                })?
             }
         };
-        Ok(self.entries.swap_remove(at))
+        Ok(self.entries.remove(at))
+    }
+
+    /// What has to be told of a backup that is about to be used: that `latest` passed over newer ones of a
+    /// server that the cluster does not know, and that it is suspect.
+    pub fn remarks(&self, chosen: &Entry, selector: &Selector) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let newer = |entry: &&Entry| {
+            entry.foreign
+                && entry.place() == chosen.place()
+                && entry.manifest.started_at >= chosen.manifest.started_at
+        };
+        if matches!(selector, Selector::Latest { .. })
+            && let Some(foreign) = self.entries.iter().find(newer)
+        {
+            let id = &foreign.manifest.id;
+            remarks.push(format!(
+                "backup {id} is newer and of a server that the cluster does not know, so `latest` is {}; \
+                 `pgkeep adopt {id}` makes it count",
+                chosen.manifest.id
+            ));
+        }
+        if let Some(suspect) = &chosen.suspect {
+            let id = &chosen.manifest.id;
+            remarks.push(format!("backup {id} is suspect: {}", suspect.reason()));
+        }
+        remarks
     }
 
     fn by_prefix(&mut self, prefix: &str, wanted: &str) -> Result<usize, RepoError> {
@@ -125,6 +166,11 @@ impl Catalog {
 }
 
 impl Entry {
+    /// Whether somebody has to look before it counts in full.
+    pub const fn is_in_doubt(&self) -> bool {
+        self.foreign || self.suspect.is_some()
+    }
+
     fn place(&self) -> String {
         format!("{}/{}", self.manifest.cluster, self.manifest.database)
     }
@@ -221,7 +267,14 @@ impl Repository {
             let reason = "it names another backup".to_owned();
             return Err(RepoError::Damaged { key: key.clone(), reason });
         }
-        Ok(Entry { manifest, manifest_hash: plain_hash(bytes), pinned: false, verification: None })
+        Ok(Entry {
+            manifest_hash: plain_hash(bytes),
+            pinned: false,
+            verification: None,
+            suspect: manifest.suspect.clone(),
+            foreign: manifest.foreign,
+            manifest,
+        })
     }
 
     /// The backups that `filter` lets through, with their marks and newest verifications.
@@ -238,6 +291,7 @@ impl Repository {
         for cluster in &clusters {
             pinned.extend(self.pins(cluster).await?);
             verified.extend(self.newest_verifications(cluster).await?);
+            self.adopt_entries(cluster, &mut catalog.entries).await?;
         }
         for entry in &mut catalog.entries {
             entry.pinned = pinned.contains(&entry.manifest.id);

@@ -110,6 +110,16 @@ pub enum RepoError {
     /// Nothing matches.
     #[error("no backup matches `{0}`")]
     NoMatch(String),
+    /// Only backups of a server that the cluster's name does not know.
+    #[error(
+        "`{wanted}` fits only backups of a server that the cluster does not know, such as {id}"
+    )]
+    OnlyForeign {
+        /// What was asked for.
+        wanted: String,
+        /// The newest of them.
+        id: BackupId,
+    },
     /// Several databases or ids match.
     #[error("`{wanted}` fits several: {}", choices.join(", "))]
     Ambiguous {
@@ -148,7 +158,7 @@ impl Failure for RepoError {
             | Self::Encryption { .. }
             | Self::RecipientsDiffer(_) => FailureKind::Key,
             Self::Broken(_) | Self::Condemned(_) => FailureKind::Busy,
-            Self::NoMatch(_) => FailureKind::NotFound,
+            Self::NoMatch(_) | Self::OnlyForeign { .. } => FailureKind::NotFound,
             Self::Source { .. } => FailureKind::Postgres,
         }
     }
@@ -197,6 +207,11 @@ impl Failure for RepoError {
             Self::Seal { .. } => "check the configured recipients",
             Self::Broken(_) => "a prune took this run for dead; nothing was lost, run it again",
             Self::Condemned(_) => "a prune is removing it; choose another backup",
+            Self::OnlyForeign { id, .. } => {
+                return Some(format!(
+                    "name it by its id, or let the server belong to the cluster: `pgkeep adopt {id}`"
+                ));
+            }
             Self::NoMatch(_) => {
                 "`pgkeep list` shows the backups; `--database` and `--cluster` narrow them"
             }

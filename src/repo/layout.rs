@@ -14,6 +14,9 @@ pub const INTENTS: &str = "intents/";
 /// All condemned lists.
 pub const CONDEMNED: &str = "condemned/";
 
+/// What `check` tries the store with.
+pub const PROBES: &str = "probes/";
+
 fn key(text: String) -> ObjectKey {
     ObjectKey::parse(text).expect("layout makes valid keys from checked names")
 }
@@ -89,6 +92,23 @@ pub fn pinned(key: &ObjectKey) -> Option<BackupId> {
     let rest = key.as_str().strip_prefix(CLUSTERS)?.split_once("/marks/")?.1;
     let (id, mark) = rest.split_once('/')?;
     mark.starts_with("pin-").then(|| id.parse().ok())?
+}
+
+/// The adoption of a backup; the suffix keeps a name from being used twice.
+pub fn adoption(cluster: &ClusterName, id: &BackupId, random: u32) -> ObjectKey {
+    key(format!("{}adopted-{random:08x}.json", marks_of(cluster, id)))
+}
+
+/// The backup whose adoption `key` is, if it is one.
+pub fn adopted(key: &ObjectKey) -> Option<BackupId> {
+    let rest = key.as_str().strip_prefix(CLUSTERS)?.split_once("/marks/")?.1;
+    let (id, mark) = rest.split_once('/')?;
+    (mark.starts_with("adopted-") && mark.ends_with(".json")).then(|| id.parse().ok())?
+}
+
+/// What `check` puts and takes away; where it may not delete, this stays. Nothing reads it.
+pub fn probe(id: &BackupId) -> ObjectKey {
+    key(format!("{PROBES}{id}"))
 }
 
 /// All verification records of a cluster.
@@ -169,6 +189,10 @@ mod tests {
         assert_eq!(manifest_of(&chunk_list(&cluster, &id)), None);
         assert_eq!(manifest_of(&signature(&manifest(&cluster, &id))), None);
         assert_eq!(pinned(&pin(&cluster, &id, 7)), Some(id.clone()));
+        assert_eq!(adopted(&pin(&cluster, &id, 7)), None);
+        assert_eq!(adopted(&adoption(&cluster, &id, 7)), Some(id.clone()));
+        assert_eq!(adopted(&signature(&adoption(&cluster, &id, 7))), None);
+        assert_eq!(pinned(&adoption(&cluster, &id, 7)), None);
         let name = verification(&cluster, &id, &record);
         assert_eq!(verification_of(&name), Some((id.clone(), record)));
         let broken = intent_end(&id, IntentState::Broken);

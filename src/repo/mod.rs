@@ -20,12 +20,14 @@ use crate::domain::id::EpochId;
 use crate::domain::key::ObjectKey;
 use crate::store::{ObjectMeta, Store, StoreError};
 
+pub mod adoptions;
 pub mod backup;
 pub mod catalog;
 pub mod chunks;
 pub mod create;
 pub mod documents;
 pub mod error;
+pub mod history;
 pub mod layout;
 pub mod marks;
 pub mod reader;

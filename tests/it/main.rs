@@ -4,6 +4,7 @@
 
 mod support;
 
+mod adopt;
 mod bad_input;
 mod concurrency;
 mod damage;

@@ -5,6 +5,7 @@
 //! stored as it comes; the program's good end; the holder still there; the commit. A failure at any step
 //! leaves nothing that is listed, and the next database is taken all the same.
 
+mod doubts;
 mod error;
 mod hooks;
 mod stream;
@@ -34,6 +35,7 @@ use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 use crate::repo::Repository;
 use crate::repo::backup::{Backup, BackupSpec, Description};
+use crate::repo::history::TableNames;
 
 /// A dump that gives nothing for so long has stalled. Generous: sorting out a catalog of a hundred
 /// thousand tables takes `pg_dump` minutes of silence.
@@ -254,7 +256,9 @@ impl Run<'_> {
         // A snapshot that was not protected to its end must not be committed.
         holder.release().await?;
         self.observer.step("committing", self.database);
+        let names = TableNames::of(&backup.access().chunk_key);
         let manifest = backup.commit(description).await?;
+        doubts::tell(&manifest, &inventory.rows, &names, self.observer);
         // Order is by time: who asks for the latest would be given the older one, and not know it.
         if let Some(previous) = &manifest.previous
             && previous.id.second() > manifest.id.second()
@@ -357,6 +361,7 @@ impl Run<'_> {
             timeline: held.timeline,
             lsn: held.lsn.clone(),
             excluded_table_data: held.excluded().collect(),
+            rows: inventory.rows.clone(),
             inventory: serde_json::to_vec(inventory).expect("an inventory has text keys only"),
             pinned: self.options.pinned,
         })

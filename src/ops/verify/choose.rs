@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::VerifyError;
+use crate::domain::observer::{Observer, Severity};
 use crate::domain::selector::Selector;
-use crate::repo::Repository;
 use crate::repo::catalog::{Catalog, Entry, Filter};
+use crate::repo::{RepoError, Repository};
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,11 +19,13 @@ pub enum Choice {
     These(Vec<String>),
 }
 
-/// The backups of `choice`, newest first (or in the order in which they were named).
+/// The backups of `choice`, newest first (or in the order in which they were named). Those of a server that
+/// the cluster does not know are nobody's latest, and that is told.
 pub async fn choose(
     repository: &Repository,
     filter: &Filter,
     choice: &Choice,
+    observer: &dyn Observer,
 ) -> Result<Vec<Entry>, VerifyError> {
     let mut catalog = repository.catalog(filter).await?;
     let entries = match choice {
@@ -31,21 +34,41 @@ pub async fn choose(
             for name in names {
                 let selector: Selector = name.parse()?;
                 let mut again = repository.catalog(filter).await?;
-                entries.push(again.resolve(&selector, name)?);
+                let entry = again.resolve(&selector, name)?;
+                tell(&again, &entry, &selector, observer);
+                entries.push(entry);
             }
             entries
         }
         Choice::All => whole(catalog)?,
         Choice::LatestOfEach => {
             let mut seen = BTreeSet::new();
-            catalog.entries.retain(|entry| {
+            let mut latest = catalog.entries.clone();
+            latest.retain(|entry| {
                 let manifest = &entry.manifest;
-                seen.insert((manifest.cluster.clone(), manifest.database.clone()))
+                !entry.foreign && seen.insert((manifest.cluster.clone(), manifest.database.clone()))
             });
+            let selector = Selector::Latest { back: 0, trigger: None };
+            for entry in &latest {
+                tell(&catalog, entry, &selector, observer);
+            }
+            if latest.is_empty()
+                && let Some(foreign) = catalog.entries.iter().find(|entry| entry.foreign)
+            {
+                let id = foreign.manifest.id.clone();
+                return Err(RepoError::OnlyForeign { wanted: "latest".to_owned(), id }.into());
+            }
+            catalog.entries = latest;
             whole(catalog)?
         }
     };
     if entries.is_empty() { Err(VerifyError::Nothing) } else { Ok(entries) }
+}
+
+fn tell(catalog: &Catalog, entry: &Entry, selector: &Selector, observer: &dyn Observer) {
+    for remark in catalog.remarks(entry, selector) {
+        observer.finding(Severity::Warning, &remark);
+    }
 }
 
 /// The entries, if no manifest is unreadable: what cannot be read must not pass by being left out.

@@ -194,6 +194,7 @@ fn description() -> Description {
         timeline: None,
         lsn: None,
         excluded_table_data: Vec::new(),
+        rows: Vec::new(),
         inventory: b"{}".to_vec(),
         pinned: false,
     }

@@ -1,0 +1,40 @@
+//! Adoptions: a person says that a suspect snapshot is right, or that a server belongs to a cluster's name.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::id::BackupId;
+use super::manifest::Manifest;
+
+/// An adoption as it is kept, signed, among the marks of a backup. Never edited, never removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adoption {
+    /// Version of this document: 1.
+    pub format: u32,
+    /// The backup that was adopted.
+    pub backup: BackupId,
+    /// Its database.
+    pub database: String,
+    /// The server that belongs to the cluster's name from now on; none where it did before.
+    pub system_identifier: Option<String>,
+    /// Whether its few rows are right, and those of the database's earlier suspects.
+    pub rows: bool,
+    /// When, by that host's clock.
+    pub adopted_at: Timestamp,
+    /// Where.
+    pub host: String,
+}
+
+impl Adoption {
+    /// Whether this says that the server of `manifest` belongs to the cluster.
+    pub fn knows_server_of(&self, manifest: &Manifest) -> bool {
+        self.system_identifier.is_some() && self.system_identifier == manifest.system_identifier
+    }
+
+    /// Whether this says that the rows of `manifest` are right: what holds for one backup holds for those
+    /// before it that were suspect for the same reason.
+    pub fn accepts_rows_of(&self, manifest: &Manifest) -> bool {
+        self.rows && self.database == manifest.database && manifest.id <= self.backup
+    }
+}
