@@ -4,6 +4,7 @@
 
 mod args;
 mod backup;
+mod check;
 mod configuration;
 mod context;
 mod demo;

@@ -51,7 +51,7 @@ fn cluster_of<'a>(
 }
 
 /// Where copies are proved: as configured, else the temporary directory, else where a disk is.
-fn scratch_dir(settings: &Settings) -> PathBuf {
+pub(super) fn scratch_dir(settings: &Settings) -> PathBuf {
     if let Some(configured) = &settings.scratch_dir {
         return configured.clone();
     }

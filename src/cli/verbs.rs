@@ -15,7 +15,8 @@ use super::recovery;
 use super::reports::{init_json, init_text};
 use super::run::Ended;
 use super::text::harmless;
-use crate::config::{Databases, Settings, Starter};
+use crate::config::{ClusterSettings, Databases, Settings, Starter};
+use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::FailureKind;
 use crate::domain::manifest::Trigger;
 use crate::domain::observer::{Observer, Severity};
@@ -71,6 +72,7 @@ async fn looks(context: &Context, verb: Verb) -> Result<(), Ended> {
         Verb::Pin(args) => mark(context, &args.id, true).await,
         Verb::Unpin(args) => mark(context, &args.id, false).await,
         Verb::Adopt(args) => adopt(context, &args).await,
+        Verb::Check(_) => super::check::check(context).await,
         Verb::Key(_) => keys(context).await,
         // The others have places of their own.
         _ => Ok(()),
@@ -115,17 +117,7 @@ async fn snapshot(context: &Context, args: Snapshot) -> Result<(), Ended> {
     let settings = &opened.settings;
     let (name, cluster) = settings.cluster().map_err(failed)?;
     let connection = wiring::connection(settings, name, cluster).map_err(failed)?;
-    let mut databases = args.databases;
-    databases.extend(settings.database.clone());
-    if databases.is_empty() {
-        databases = match &cluster.databases {
-            Databases::Named(names) => names.clone(),
-            Databases::OfConnection => vec![connection.database().to_owned()],
-            Databases::All => snapshot::databases(&connection).await.map_err(failed)?,
-        };
-    }
-    let mut seen = BTreeSet::new();
-    databases.retain(|database| seen.insert(database.clone()));
+    let databases = databases_meant(settings, cluster, &connection, args.databases).await?;
     let options = SnapshotOptions {
         cluster: name.clone(),
         connection,
@@ -159,6 +151,26 @@ async fn snapshot(context: &Context, args: Snapshot) -> Result<(), Ended> {
         }
     }
     gravest.end()
+}
+
+/// The databases that a snapshot without further words would take; each once.
+pub(super) async fn databases_meant(
+    settings: &Settings,
+    cluster: &ClusterSettings,
+    connection: &ConnectionInfo,
+    mut databases: Vec<String>,
+) -> Result<Vec<String>, Failed> {
+    databases.extend(settings.database.clone());
+    if databases.is_empty() {
+        databases = match &cluster.databases {
+            Databases::Named(names) => names.clone(),
+            Databases::OfConnection => vec![connection.database().to_owned()],
+            Databases::All => snapshot::databases(connection).await.map_err(failed)?,
+        };
+    }
+    let mut seen = BTreeSet::new();
+    databases.retain(|database| seen.insert(database.clone()));
+    Ok(databases)
 }
 
 /// Failures of a verb over several things: each is told where it happens, the gravest is the exit code.

@@ -115,6 +115,24 @@ pub enum PostgresError {
         /// In words.
         wanted: &'static str,
     },
+    /// Two sessions were served by one server process.
+    #[error("a pooler stands at {address} and gives a server connection to each transaction only")]
+    TransactionPooler {
+        /// `host:port`.
+        address: String,
+    },
+    /// A pooler keeps settings from the server that a dump needs.
+    #[error(
+        "the pooler does not pass settings on, and `{setting}` is `{value}` instead of `{wanted}`"
+    )]
+    PooledSetting {
+        /// The setting.
+        setting: &'static str,
+        /// What a dump needs.
+        wanted: &'static str,
+        /// What it is.
+        value: String,
+    },
     /// `gssencmode=require`.
     #[error("gssencmode=require cannot be honoured")]
     GssRequired,
@@ -348,6 +366,12 @@ impl Failure for PostgresError {
             }
             Self::TlsFailed { hint, .. } => (*hint).to_owned(),
             Self::Tls(error) => error.hint().to_owned(),
+            Self::TransactionPooler { .. } => {
+                "locks and snapshots do not last there: use the server's own address (PGKEEP_DATABASE_URL or DIRECT_URL), or pool_mode = session".to_owned()
+            }
+            Self::PooledSetting { .. } => {
+                "use the server's own address (PGKEEP_DATABASE_URL or DIRECT_URL)".to_owned()
+            }
             Self::WrongTarget { .. } => "add the other hosts to the connection string, or change target_session_attrs".to_owned(),
             Self::GssRequired => "use gssencmode=prefer with sslmode=require".to_owned(),
             Self::PermissionDenied { .. } => {

@@ -97,7 +97,27 @@ impl Obstacles {
         first_few(names)
     }
 
-    /// The statements that grant it.
+    /// The statements that grant all of it, in one line.
+    pub fn statements(&self) -> String {
+        let role = quote_ident(&self.role);
+        let list = |of: &[(String, String)]| {
+            let quoted = of.iter().map(|(a, b)| format!("{}.{}", quote_ident(a), quote_ident(b)));
+            quoted.collect::<Vec<_>>().join(", ")
+        };
+        let schemas: Vec<String> = self.schemas.iter().map(|schema| quote_ident(schema)).collect();
+        let oids: Vec<String> = self.large_objects.iter().map(ToString::to_string).collect();
+        let statements = [
+            ("USAGE ON SCHEMA", schemas.join(", ")),
+            ("SELECT ON TABLE", list(&self.tables)),
+            ("SELECT ON SEQUENCE", list(&self.sequences)),
+            ("SELECT ON LARGE OBJECT", oids.join(", ")),
+        ];
+        let statements = statements.iter().filter(|(_, names)| !names.is_empty());
+        let statements = statements.map(|(what, names)| format!("GRANT {what} {names} TO {role};"));
+        statements.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The statements that grant it, as far as a hint has room.
     fn grants(&self) -> String {
         let role = quote_ident(&self.role);
         let list = |of: &[(String, String)]| {

@@ -1,1 +1,173 @@
-//! `check`.
+//! `check`: prove that the live set-up works, before a night depends on it.
+//!
+//! The runbook: configuration and keys can be read; the store keeps its promises; the repository can be opened
+//! and written for those who are configured; the server can be reached, without a pooler that breaks
+//! snapshots; the role may read every object of every database that would be dumped; there are programs,
+//! connections, locks and room for scratch. One look that fails does not stop those that can go on without it.
+//!
+//! Nothing is changed but one small object in the repository, put and taken away again ([`store`]); a crash
+//! leaves at most that object.
+
+mod database;
+mod finding;
+mod keys;
+mod server;
+mod store;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use self::finding::{CheckReport, Finding, Level, Problem};
+use crate::domain::ambient::Ambient;
+use crate::domain::connection::ConnectionInfo;
+use crate::domain::id::ClusterName;
+use crate::domain::observer::Observer;
+use crate::repo::workers::Workers;
+use crate::repo::{Keys, Repository};
+use crate::scratch::space;
+use crate::store::Store;
+
+/// The identity on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityHere {
+    /// Where it is, for messages.
+    pub place: String,
+    /// Whether another host has said that it holds it too.
+    pub confirmed: bool,
+}
+
+/// What is to be looked at: the live parts, or why they did not come to life.
+pub struct Checking<'a> {
+    /// Where the configuration came from.
+    pub configuration: String,
+    /// What was understood but left out of the connection string.
+    pub notices: Vec<String>,
+    /// The store.
+    pub store: Result<Store, Problem>,
+    /// The keys.
+    pub keys: Result<Keys, Problem>,
+    /// The identity, if one is here.
+    pub identity: Option<IdentityHere>,
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// How to reach its server.
+    pub connection: Result<ConnectionInfo, Problem>,
+    /// The databases that would be dumped; a problem where they could not be asked for.
+    pub databases: Result<Vec<String>, Problem>,
+    /// Tables whose rows are left out.
+    pub exclude_table_data: &'a [String],
+    /// Where programs are looked for first.
+    pub bin_dir: Option<&'a Path>,
+    /// Where copies are spooled and proved.
+    pub scratch_dir: &'a Path,
+    /// Clocks and dice.
+    pub ambient: Arc<dyn Ambient>,
+    /// Who is told of the steps.
+    pub observer: &'a dyn Observer,
+}
+
+/// Looks at everything.
+pub async fn run(checking: &Checking<'_>) -> CheckReport {
+    let mut findings = vec![configuration(checking)];
+    findings.push(keys::parsed(checking.keys.as_ref().err()));
+    let repository = repository(checking, &mut findings).await;
+    if let Some(repository) = &repository {
+        checking.observer.step("checking", "keys");
+        findings.extend(keys::look(checking, repository).await);
+    }
+    match &checking.connection {
+        Ok(connection) => server(checking, connection, repository.as_ref(), &mut findings).await,
+        Err(problem) => findings.push(Finding::error("server", problem)),
+    }
+    CheckReport { findings }
+}
+
+fn configuration(checking: &Checking<'_>) -> Finding {
+    const NAME: &str = "configuration";
+    if checking.notices.is_empty() {
+        return Finding::ok(NAME, &checking.configuration);
+    }
+    let told = format!("{}: {}", checking.configuration, checking.notices.join("; "));
+    Finding::ok(NAME, told)
+}
+
+/// The store and the repository in it.
+async fn repository(checking: &Checking<'_>, findings: &mut Vec<Finding>) -> Option<Repository> {
+    let store = match &checking.store {
+        Ok(store) => store,
+        Err(problem) => {
+            findings.push(Finding::error("store", problem));
+            return None;
+        }
+    };
+    checking.observer.step("checking", "store");
+    let keys = checking.keys.clone().unwrap_or_default();
+    let known = checking.keys.is_ok();
+    let opened =
+        Repository::open(store.clone(), keys, Workers::threads(), checking.ambient.clone()).await;
+    match opened {
+        Ok(repository) => {
+            findings.extend(store::round_trip(&**store, &*checking.ambient).await);
+            Some(repository)
+        }
+        // Without keys no signature can be trusted, and that has been told. A place that holds no repository
+        // is no place to put things in.
+        Err(error) if known => {
+            findings.push(Finding::error("repository", &Problem::of(&error)));
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn server(
+    checking: &Checking<'_>,
+    connection: &ConnectionInfo,
+    repository: Option<&Repository>,
+    findings: &mut Vec<Finding>,
+) {
+    checking.observer.step("checking", &connection.describe());
+    let Some(server) = server::look(checking, connection, repository, findings).await else {
+        return;
+    };
+    let databases = match &checking.databases {
+        Ok(databases) => databases,
+        Err(problem) => {
+            findings.push(Finding::error("databases", problem));
+            return;
+        }
+    };
+    let mut largest = 0;
+    for database in databases {
+        checking.observer.step("checking", database);
+        let connection = connection.with_database(database);
+        let bytes = database::look(checking, &connection, &server, findings).await;
+        largest = largest.max(bytes.unwrap_or_default());
+    }
+    findings.push(scratch_space(checking.scratch_dir, largest));
+}
+
+/// Room to spool and prove the largest database.
+fn scratch_space(directory: &Path, largest_bytes: u64) -> Finding {
+    const NAME: &str = "scratch-space";
+    let needed = largest_bytes + space::restored_bytes(largest_bytes, Some(largest_bytes));
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let free = match space::of(directory) {
+        Ok(space) => space.free_bytes,
+        Err(error) => {
+            let problem = Problem::of(&error);
+            let hint = problem.hint.unwrap_or_default();
+            return Finding::warning(NAME, problem.message, hint);
+        }
+    };
+    let told = format!(
+        "{} has {} free, and proving the largest database takes about {}",
+        directory.display(),
+        mib(free),
+        mib(needed)
+    );
+    if free >= needed {
+        return Finding::ok(NAME, told);
+    }
+    Finding::warning(NAME, told, "name a `scratch_dir` on a larger disk, or verify on another host")
+}

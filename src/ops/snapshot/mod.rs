@@ -31,6 +31,7 @@ use crate::postgres::catalog;
 use crate::postgres::child::{Child, ChildSpec, capture};
 use crate::postgres::dumped::{DumpedKind, DumpedRelation};
 use crate::postgres::hold::{HeldSnapshot, HoldOptions};
+use crate::postgres::pooler::{self, Pooling};
 use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 use crate::repo::Repository;
@@ -135,9 +136,14 @@ async fn taken(
     observer.step("connecting", database);
     // What is wrong with keys or repository is known before the server is troubled.
     repository.write_access().await?;
-    let _lock = claim(repository, options, database, observer).await?;
+    // Before the lock, which would belong to nobody behind such a pooler.
+    let pooling = tokio::select! {
+        () = cancel.cancelled() => return Err(SnapshotError::Interrupted),
+        pooling = pooler::refuse_transaction_pooling(&connection) => pooling?,
+    };
+    let _lock = claim(repository, options, database, pooling, observer).await?;
     for attempt in 1.. {
-        let run = Run { repository, options, database, connection: &connection, observer };
+        let run = Run { repository, options, database, connection: &connection, pooling, observer };
         let result = tokio::select! {
             () = cancel.cancelled() => Err(SnapshotError::Interrupted),
             result = run.attempt(cancel) => result,
@@ -166,15 +172,22 @@ fn lost_a_lock(error: &SnapshotError) -> bool {
 /// The advisory lock of this database's snapshots in this repository; another holder is exit 6.
 ///
 /// Taken in database `postgres`, since advisory locks are per database and every host must meet at the
-/// same; where that is out of reach, in the database itself.
+/// same; where that is out of reach, in the database itself. A pooler may treat each database in its own way.
 async fn claim(
     repository: &Repository,
     options: &SnapshotOptions,
     database: &str,
+    pooling: Pooling,
     observer: &dyn Observer,
 ) -> Result<Session, SnapshotError> {
     let meeting_place = options.connection.with_database("postgres");
-    let session = match Session::connect(&meeting_place, "lock").await {
+    let meeting = async {
+        if pooling == Pooling::Session {
+            pooler::refuse_transaction_pooling(&meeting_place).await?;
+        }
+        Session::connect(&meeting_place, "lock").await
+    };
+    let session = match meeting.await {
         Ok(session) => session,
         Err(elsewhere) => {
             let own = options.connection.with_database(database);
@@ -201,6 +214,7 @@ struct Run<'a> {
     options: &'a SnapshotOptions,
     database: &'a str,
     connection: &'a ConnectionInfo,
+    pooling: Pooling,
     observer: &'a dyn Observer,
 }
 
@@ -212,6 +226,9 @@ impl Run<'_> {
         };
         self.observer.step("locking tables", self.database);
         let holder = HeldSnapshot::take(self.connection, &hold, cancel).await?;
+        if self.pooling == Pooling::Session {
+            pooler::refuse_odd_settings(holder.session()).await?;
+        }
         for pattern in &holder.held.unmatched {
             let message = format!("exclude_table_data: no table matches `{pattern}`");
             self.observer.finding(Severity::Warning, &message);
@@ -284,9 +301,14 @@ impl Run<'_> {
             .arg(format!("--snapshot={}", holder.held.snapshot))
             .arg(format!("--lock-wait-timeout={}", LOCK_WAIT.as_millis()))
             .args(holder.held.excluded().map(|table| format!("--exclude-table-data={table}")))
-            .connection(&self.connection.with_options(&row_options()))
             .purpose("pg_dump")
             .piped_stdout();
+        let spec = if self.pooling == Pooling::Session {
+            // Settings do not get through, but libpq sends this one in a way that does.
+            spec.connection(self.connection).env("PGTZ", "UTC")
+        } else {
+            spec.connection(&self.connection.with_options(&row_options()))
+        };
         let mut child = Child::spawn(spec)?;
         let pipe = child.take_stdout().expect("stdout was asked for");
         let params = self.repository.document.chunking;

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 pub(crate) mod keeper;
+pub(crate) mod pooler;
 pub(crate) mod server;
 
 pub(crate) use keeper::Keeper;
+pub(crate) use pooler::Pooler;
 pub(crate) use server::{Cluster, Database, Server};
 
 /// Polls until the condition holds; a limit that passes is a failure with that name.

@@ -447,7 +447,7 @@ impl Drop for Cluster {
 }
 
 /// Whom servers run under, when that is another user than the test's.
-fn account() -> (Option<u32>, Option<u32>) {
+pub(crate) fn account() -> (Option<u32>, Option<u32>) {
     if rustix::process::geteuid().is_root() {
         let id = |name| Some(told(name).parse().expect("a number"));
         (id("TEST_PG_UID"), id("TEST_PG_GID"))
