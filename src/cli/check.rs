@@ -175,8 +175,33 @@ mod tests {
         };
         let findings = vec![finding("keys", Level::Ok), finding("identity", Level::Warning), grant];
         let report = CheckReport { findings };
-        insta::assert_snapshot!(check_text(&report, false), @"");
-        insta::assert_snapshot!(check_text(&report, true).lines().next().unwrap_or_default(), @"");
-        insta::assert_snapshot!(check_json(&report), @"");
+        insta::assert_snapshot!(check_text(&report, false), @r"
+        ok       keys               as it is
+        warning  identity           as it is
+                 hint: do this
+        FAILED   privileges         shop: as it is
+                 hint: do this
+                 run:  GRANT SELECT ON TABLE a TO b;
+        1 failed, 1 to look at
+        ");
+        assert!(check_text(&report, true).starts_with("warning  identity"));
+        let document = check_json(&report);
+        assert_eq!(document["result"], "failed");
+        assert_eq!(document["exit_code"], 4);
+        assert_eq!((&document["failed"], &document["warnings"]), (&json!(1), &json!(1)));
+        let checks = &document["checks"];
+        let well = json!({"name": "keys", "result": "ok", "detail": "as it is", "hint": null});
+        assert_eq!(checks[0], well);
+        assert_eq!(checks[1]["result"], "warning");
+        let grant = json!({
+            "name": "privileges",
+            "result": "failed",
+            "kind": "postgres",
+            "database": "shop",
+            "detail": "as it is",
+            "hint": "do this",
+            "statement": "GRANT SELECT ON TABLE a TO b;",
+        });
+        assert_eq!(checks[2], grant);
     }
 }

@@ -26,6 +26,7 @@ pub struct ServerFacts {
 
 /// What is known of the session's role.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an attribute or a right of its own")]
 pub struct RoleFacts {
     /// Its name.
     pub name: String,
@@ -45,6 +46,7 @@ pub struct RoleFacts {
     pub password_days: Option<i64>,
 }
 
+/// Of other roles' sessions a role without statistics sees the database, not the kind of backend.
 const SERVER: &str = "
     SELECT pg_catalog.current_setting('server_version'),
            (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint,
@@ -52,7 +54,7 @@ const SERVER: &str = "
            pg_catalog.current_setting('max_connections')::bigint
              - pg_catalog.current_setting('superuser_reserved_connections')::bigint
              - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::bigint,
-           (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'),
+           (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datid IS NOT NULL),
            pg_catalog.current_setting('max_locks_per_transaction')::bigint
              * (pg_catalog.current_setting('max_connections')::bigint
                 + pg_catalog.current_setting('max_prepared_transactions')::bigint)";

@@ -128,3 +128,83 @@ impl TableNames {
         Counted { total: rows.iter().map(|table| table.rows).sum(), tables }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn past(id: &str, server: &str, foreign: bool, suspect: bool, rows: u64) -> Past {
+        Past {
+            previous: Previous { id: id.parse().expect("an id"), blake3: String::new() },
+            epoch: EpochId::new(1),
+            trigger: Trigger::Manual,
+            rows: Some(RowFigures { total: rows, tables: Vec::new() }),
+            suspect,
+            foreign,
+            system_identifier: Some(server.to_owned()),
+        }
+    }
+
+    fn judged(history: &History, server: Option<&str>, trigger: Trigger, rows: u64) -> Verdict {
+        let rows = Counted { total: rows, ..Counted::default() };
+        let left_out = BTreeSet::new();
+        history.judge(&Measured {
+            system_identifier: server,
+            trigger,
+            epoch: &EpochId::new(1),
+            rows: &rows,
+            left_out: &left_out,
+        })
+    }
+
+    const GOOD: &str = "20261119T020000Z-00000001";
+    const BAD: &str = "20261120T020000Z-00000002";
+    const OTHER: &str = "20261121T020000Z-00000003";
+
+    fn history() -> History {
+        History {
+            past: vec![
+                past(OTHER, "222", true, false, 9_000_000),
+                past(BAD, "111", false, true, 10),
+                past(GOOD, "111", false, false, 6000),
+            ],
+            servers: BTreeSet::from(["111".to_owned()]),
+        }
+    }
+
+    #[test]
+    fn a_second_bad_night_is_measured_by_the_last_good_one() {
+        let verdict = judged(&history(), Some("111"), Trigger::Scheduled, 10);
+        assert_eq!(verdict.previous.expect("one").id.as_str(), BAD);
+        assert_eq!(verdict.suspect.expect("suspect").against.as_str(), GOOD);
+        assert!(!verdict.foreign);
+        assert!(judged(&history(), Some("111"), Trigger::Imported, 10).suspect.is_none());
+    }
+
+    #[test]
+    fn foreign_backups_follow_each_other_and_nobody_elses() {
+        let verdict = judged(&history(), Some("222"), Trigger::Manual, 9_000_000);
+        assert!(verdict.foreign && verdict.suspect.is_none());
+        assert_eq!(verdict.previous.expect("one").id.as_str(), OTHER);
+        let third = judged(&history(), Some("333"), Trigger::Manual, 1);
+        assert!(third.foreign && third.previous.is_none() && third.suspect.is_none());
+    }
+
+    #[test]
+    fn a_server_that_hides_its_identifier_and_the_first_one_are_known() {
+        assert!(!judged(&history(), None, Trigger::Manual, 6000).foreign);
+        let empty = History { past: Vec::new(), servers: BTreeSet::new() };
+        let first = judged(&empty, Some("1"), Trigger::Manual, 0);
+        assert!(!first.foreign && first.previous.is_none() && first.suspect.is_none());
+    }
+
+    #[test]
+    fn names_are_hidden_by_the_key_and_the_quoted_form_is_the_same() {
+        let names = TableNames::of(&ChunkKey::from_bytes([1; 32]));
+        let hidden = names.hidden("public", "Or\"ders");
+        assert_eq!(hidden, names.hidden_quoted("\"public\".\"Or\"\"ders\""));
+        assert_eq!(hidden.len(), 16);
+        let others = TableNames::of(&ChunkKey::from_bytes([2; 32]));
+        assert_ne!(hidden, others.hidden("public", "Or\"ders"));
+    }
+}

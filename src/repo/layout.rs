@@ -103,7 +103,8 @@ pub fn adoption(cluster: &ClusterName, id: &BackupId, random: u32) -> ObjectKey 
 pub fn adopted(key: &ObjectKey) -> Option<BackupId> {
     let rest = key.as_str().strip_prefix(CLUSTERS)?.split_once("/marks/")?.1;
     let (id, mark) = rest.split_once('/')?;
-    (mark.starts_with("adopted-") && mark.ends_with(".json")).then(|| id.parse().ok())?
+    let suffix = mark.strip_prefix("adopted-")?.strip_suffix(".json")?;
+    if suffix.is_empty() { None } else { id.parse().ok() }
 }
 
 /// What `check` puts and takes away; where it may not delete, this stays. Nothing reads it.

@@ -104,6 +104,7 @@ async fn one(repository: &Repository, chunk_key: &ChunkKey, number: usize) {
         timeline: Some(1),
         lsn: Some("0/16B3748".to_owned()),
         excluded_table_data: Vec::new(),
+        rows: Vec::new(),
         inventory: b"{}".to_vec(),
         pinned: false,
     };

@@ -308,10 +308,12 @@ fn the_dump_role_takes_snapshots_that_verify_and_can_do_nothing_else() {
             "REASSIGN OWNED BY postgres TO CURRENT_USER",
         ];
         // The fence that it can take away is away: what is left is what it may not.
-        let script: String = statements
-            .iter()
-            .map(|sql| format!("BEGIN; SET LOCAL transaction_read_only = off;\n{sql};\n\\echo :SQLSTATE\nROLLBACK;\n"))
-            .collect();
+        let attempt = |sql: &&str| {
+            format!(
+                "BEGIN; SET LOCAL transaction_read_only = off;\n{sql};\n\\echo :SQLSTATE\nROLLBACK;\n"
+            )
+        };
+        let script = statements.iter().map(attempt).collect::<Vec<_>>().concat();
         let (_, stdout, stderr) = crate::support::server::run_with_input(
             psql,
             format!("SET default_transaction_read_only = off;\n{script}").as_bytes(),
@@ -363,6 +365,10 @@ fn transaction_pooling_is_refused_before_anything_is_written() {
         assert_eq!(keeper.objects(), before, "{more}");
         let checked = Checked::of(&keeper, 4);
         checked.one("pooler", "failed");
+        let copy = format!("{}_copy", database.name);
+        let restore = keeper.pgkeep(["restore", &direct, "--as", &copy]).run();
+        restore.expect_failure(4, &["a pooler stands at 127.0.0.1"]);
+        assert!(!server.has_database(&copy) && keeper.leftovers().is_empty());
         // No lock stays with a server connection of the pool.
         let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
         assert_eq!(database.psql(locks), "0", "{more}");

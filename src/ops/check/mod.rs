@@ -171,3 +171,20 @@ fn scratch_space(directory: &Path, largest_bytes: u64) -> Finding {
     }
     Finding::warning(NAME, told, "name a `scratch_dir` on a larger disk, or verify on another host")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_too_small_for_the_largest_database_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(scratch_space(directory.path(), 1 << 20).level, Level::Ok);
+        let small = scratch_space(directory.path(), 1 << 60);
+        assert_eq!(small.level, Level::Warning);
+        assert!(small.detail.contains("MiB free"), "{}", small.detail);
+        let absent = scratch_space(&directory.path().join("absent"), 1);
+        assert_eq!(absent.level, Level::Warning);
+        assert!(absent.detail.contains("absent"), "{}", absent.detail);
+    }
+}

@@ -277,3 +277,61 @@ fn server_programs(major: u32, bin_dir: Option<&Path>) -> Finding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+    use crate::postgres::server_facts::RoleFacts;
+
+    fn facts(clock_ms: i64) -> ServerFacts {
+        ServerFacts {
+            version: "15.18".to_owned(),
+            clock_ms,
+            in_recovery: false,
+            system_identifier: None,
+            connections_max: 97,
+            connections_used: 1,
+            locks_max: 6400,
+            role: RoleFacts {
+                name: "r".to_owned(),
+                superuser: false,
+                bypasses_row_security: false,
+                reads_all_data: true,
+                reads_passwords: true,
+                connections_max: -1,
+                connections_used: 1,
+                password_days: None,
+            },
+        }
+    }
+
+    #[test]
+    fn clocks_that_differ_are_told_with_their_distance_and_side() {
+        let at = |ms| jiff::Timestamp::from_millisecond(ms).expect("a time");
+        let skew = |server| clock(&facts(server), at(1_000_000), at(1_000_400));
+        assert_eq!(skew(1_000_300).level, Level::Ok);
+        assert_eq!(skew(1_060_200).level, Level::Ok);
+        let ahead = skew(1_000_200 + 61_500);
+        assert_eq!(ahead.level, Level::Warning);
+        assert_eq!(ahead.detail, "the server's is 61.5 s ahead of this host's");
+        assert_eq!(skew(-3_000_000).detail, "the server's is 4000.2 s behind this host's");
+    }
+
+    #[test]
+    fn connections_count_those_of_the_server_and_of_the_role() {
+        let level = |used, own_max, own_used| {
+            let mut facts = facts(0);
+            facts.connections_used = used;
+            (facts.role.connections_max, facts.role.connections_used) = (own_max, own_used);
+            connections(&facts).level
+        };
+        assert_eq!(level(94, -1, 1), Level::Ok);
+        assert_eq!(level(95, -1, 1), Level::Warning);
+        assert_eq!(level(1, 4, 1), Level::Ok);
+        assert_eq!(level(1, 8, 6), Level::Warning);
+        assert_eq!(level(1, 3, 1), Level::Failed(FailureKind::Postgres));
+        // 0 lets nobody in, and is no absence of a limit.
+        assert_eq!(level(1, 0, 1), Level::Failed(FailureKind::Postgres));
+    }
+}

@@ -37,6 +37,7 @@ use crate::domain::verification::{Check, Depth, Outcome, outcome_of};
 use crate::failpoint;
 use crate::postgres::child::{Child, ChildSpec};
 use crate::postgres::programs::Programs;
+use crate::postgres::{PostgresError, pooler};
 use crate::proof::selection::{Omission, Only};
 use crate::proof::{Assertion, Proof, ProofRequest, verify};
 use crate::repo::Repository;
@@ -115,6 +116,7 @@ pub async fn plan(
 ) -> Result<RestorePlan, RestoreError> {
     let backup = OpenedBackup::open(restoring.repository, entry).await?;
     let consent = Consent { yes: true, ..options.consent };
+    refuse_pooler(restoring.server).await?;
     decide(restoring, &backup, &RestoreOptions { consent, ..options.clone() }).await
 }
 
@@ -126,6 +128,7 @@ pub async fn run(
 ) -> Result<RestoreReport, RestoreError> {
     let ambient = restoring.repository.ambient();
     let begun = ambient.monotonic();
+    refuse_pooler(restoring.server).await?;
     sweep(restoring).await?;
     let backup = OpenedBackup::open(restoring.repository, entry).await?;
     let plan = decide(restoring, &backup, options).await?;
@@ -196,6 +199,20 @@ async fn sweep(restoring: &Restoring<'_>) -> Result<(), RestoreError> {
     for name in registry::sweep_databases(restoring.server).await? {
         let told = format!("dropped `{name}`, which a killed run left");
         restoring.observer.finding(Severity::Notice, &told);
+    }
+    Ok(())
+}
+
+/// Scratch is told from leftovers by a lock that lasts as long as its session: not behind such a pooler.
+async fn refuse_pooler(server: &ConnectionInfo) -> Result<(), RestoreError> {
+    // The database of the URL may be the one that was lost.
+    for server in [server, &server.with_database("postgres")] {
+        match pooler::refuse_transaction_pooling(server).await {
+            Err(error @ PostgresError::TransactionPooler { .. }) => return Err(error.into()),
+            Ok(_) => return Ok(()),
+            // What is wrong with the way in, the next step tells.
+            Err(_) => {}
+        }
     }
     Ok(())
 }
