@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::context::Context;
 use super::failure::{Failed, failed};
-use super::recovery::scratch_dir;
+use super::recovery::{is_server_named, scratch_dir};
 use super::run::Ended;
 use super::text::{Lines, harmless};
 use super::verbs::databases_meant;
@@ -23,6 +23,7 @@ pub(super) async fn check(context: &Context) -> Result<(), Ended> {
     let progress = context.progress();
     let (name, cluster) = settings.cluster().map_err(failed)?;
     let connection = wiring::connection(&settings, name, cluster).map_err(Problem::from_failure);
+    let server_named = is_server_named(&settings, cluster);
     let databases = match &connection {
         Ok(connection) => {
             databases_meant(&settings, cluster, connection, Vec::new()).await.map_err(Problem::from)
@@ -39,6 +40,7 @@ pub(super) async fn check(context: &Context) -> Result<(), Ended> {
         keys: wiring::keys(&settings).map_err(Problem::from_failure),
         identity: identity(&settings),
         cluster: name.clone(),
+        server_named,
         connection,
         databases,
         exclude_table_data: &cluster.exclude_table_data,

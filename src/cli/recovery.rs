@@ -75,13 +75,16 @@ fn scratch_server(
     name: &ClusterName,
     cluster: &ClusterSettings,
 ) -> Option<ConnectionInfo> {
+    // Nothing at all would mean the local server, which nobody asked for here.
+    let named = is_server_named(settings, cluster);
+    named.then(|| wiring::connection(settings, name, cluster).ok()).flatten()
+}
+
+/// Whether anything says where a cluster's server is.
+pub(super) fn is_server_named(settings: &Settings, cluster: &ClusterSettings) -> bool {
     let anywhere = ["PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"];
     let told = |name: &&str| settings.environment.get(name).is_some();
-    match cluster.connection {
-        // Nothing at all would mean the local server, which nobody asked for here.
-        ConnectionSource::PgVariables if !anywhere.iter().any(told) => None,
-        _ => wiring::connection(settings, name, cluster).ok(),
-    }
+    !matches!(cluster.connection, ConnectionSource::PgVariables) || anywhere.iter().any(told)
 }
 
 fn scratch_choice(settings: &Settings, cluster: &ClusterSettings) -> Result<ScratchChoice, Failed> {

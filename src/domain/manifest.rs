@@ -205,3 +205,29 @@ impl Manifest {
         Hash::from_hex(&self.chunk_list.blake3)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_before_is_readable_and_without_doubts_none_are_written() {
+        let before = json!({
+            "format": 1, "id": "20261121T020000Z-5f3a9c21", "kind": "snapshot", "cluster": "main",
+            "database": "shop", "trigger": "manual", "started_at": "2026-11-21T02:00:00Z",
+            "finished_at": "2026-11-21T02:00:03Z", "host": "db1", "labels": {},
+            "versions": {"server_version_num": 150_018, "server_version": "15.18", "pg_dump": "", "pgkeep": "0.1.0"},
+            "system_identifier": null, "timeline": null, "lsn": null, "epoch": "0badcafe",
+            "excluded_table_data": [], "source_bytes": 1, "stored_bytes": 1, "chunks_total": 1,
+            "chunks_new": 1, "parts": [], "chunk_list": {"size_bytes": 1, "blake3": "00"},
+            "previous": null, "sealed": "",
+        });
+        let mut manifest: Manifest = serde_json::from_value(before.clone()).expect("readable");
+        assert!(manifest.rows.is_none() && manifest.suspect.is_none() && !manifest.foreign);
+        assert_eq!(serde_json::to_value(&manifest).expect("JSON"), before);
+        manifest.foreign = true;
+        assert_eq!(serde_json::to_value(&manifest).expect("JSON")["foreign"], Value::Bool(true));
+    }
+}

@@ -121,6 +121,12 @@ pub enum PostgresError {
         /// `host:port`.
         address: String,
     },
+    /// Settings that were asked for when connecting did not reach the server.
+    #[error("a pooler stands at {address} and keeps connections to databases that get new names")]
+    SessionPooler {
+        /// `host:port`.
+        address: String,
+    },
     /// A pooler keeps settings from the server that a dump needs.
     #[error(
         "the pooler does not pass settings on, and `{setting}` is `{value}` instead of `{wanted}`"
@@ -369,7 +375,7 @@ impl Failure for PostgresError {
             Self::TransactionPooler { .. } => {
                 "locks and snapshots do not last there: use the server's own address (PGKEEP_DATABASE_URL or DIRECT_URL), or pool_mode = session".to_owned()
             }
-            Self::PooledSetting { .. } => {
+            Self::PooledSetting { .. } | Self::SessionPooler { .. } => {
                 "use the server's own address (PGKEEP_DATABASE_URL or DIRECT_URL)".to_owned()
             }
             Self::WrongTarget { .. } => "add the other hosts to the connection string, or change target_session_attrs".to_owned(),

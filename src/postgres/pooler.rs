@@ -6,6 +6,8 @@
 //! sessions ask which process serves them: on a server each has its own as long as it lives.
 //! Reads only; simple queries only, since prepared statements would not last either.
 
+use std::time::Duration;
+
 use tokio_postgres::SimpleQueryMessage;
 
 use super::PostgresError;
@@ -16,6 +18,9 @@ use crate::domain::connection::ConnectionInfo;
 const PROBE: &str = "pgkeep.probe";
 /// Each session is asked so often: a pooler that gives connections out in turn needs more than one look.
 const ROUNDS: u32 = 4;
+
+/// How long an answer to such a question may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What stands between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +51,22 @@ pub async fn look(info: &ConnectionInfo) -> Result<Pooling, PostgresError> {
 /// Refuses what no snapshot, copy or lock survives; tells whether session settings can be asked for.
 pub async fn refuse_transaction_pooling(info: &ConnectionInfo) -> Result<Pooling, PostgresError> {
     match look(info).await? {
-        Pooling::Transaction => {
-            let hosts: Vec<String> = info.endpoints().iter().map(ToString::to_string).collect();
-            Err(PostgresError::TransactionPooler { address: hosts.join(",") })
-        }
+        Pooling::Transaction => Err(PostgresError::TransactionPooler { address: address(info) }),
         other => Ok(other),
     }
+}
+
+/// Refuses what no renaming of databases survives: a pooler stays connected after its clients have gone.
+pub async fn refuse_pooling(info: &ConnectionInfo) -> Result<(), PostgresError> {
+    match refuse_transaction_pooling(info).await? {
+        Pooling::None => Ok(()),
+        _ => Err(PostgresError::SessionPooler { address: address(info) }),
+    }
+}
+
+fn address(info: &ConnectionInfo) -> String {
+    let hosts: Vec<String> = info.endpoints().iter().map(ToString::to_string).collect();
+    hosts.join(",")
 }
 
 fn option() -> String {
@@ -84,7 +99,12 @@ async fn served_by(session: &Session) -> Result<Option<String>, PostgresError> {
 }
 
 async fn cell(session: &Session, sql: &str) -> Result<Option<String>, PostgresError> {
-    let messages = session.client().simple_query(sql).await?;
+    // A pooler may let us in and have no server connection left for us.
+    let asked = tokio::time::timeout(PATIENCE, session.client().simple_query(sql)).await;
+    let messages = asked.map_err(|_| PostgresError::TimedOut {
+        address: session.address().to_owned(),
+        waited: PATIENCE,
+    })??;
     let row = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,

@@ -241,6 +241,26 @@ fn another_server_under_the_same_name_is_told_before_it_is_dumped() {
 }
 
 #[test]
+fn a_host_that_only_verifies_needs_no_server_and_no_writer_key() {
+    let database = Server::newer().database("vault");
+    let mut keeper = Keeper::initialised(&database.shop(10).url());
+    keeper.snapshot();
+    std::fs::remove_file(keeper.home().join("writer.key")).expect("a key");
+    keeper.unset("PGKEEP_DATABASE_URL");
+    let checked = Checked::of(&keeper, 0);
+    assert_eq!(checked.not_ok(), ["writer-key", "identity"], "{:#}", checked.document);
+    keeper.verify(&[]);
+    // What it finds damaged is told, and the exit code says so.
+    let manifest = keeper.objects_under("clusters/main/snapshots").into_iter();
+    let manifest =
+        manifest.map(|(_, path)| path).find(|path| path.extension().is_some_and(|e| e == "json"));
+    let manifest = manifest.expect("a manifest");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    std::fs::write(&manifest, text.replace("\"manual\"", "\"scheduled\"")).expect("a manifest");
+    Checked::of(&keeper, 7).one("backups", "failed");
+}
+
+#[test]
 fn a_typing_error_in_exclude_table_data_is_told() {
     let database = Server::newer().database("typo");
     let mut keeper = Keeper::initialised(&database.shop(10).url());
@@ -348,7 +368,8 @@ fn the_dump_role_takes_snapshots_that_verify_and_can_do_nothing_else() {
 
 #[test]
 fn transaction_pooling_is_refused_before_anything_is_written() {
-    let server = Server::older();
+    // A server of its own: advisory locks of other tests would be counted.
+    let server = Cluster::older(&[]);
     let database = server.database("pooled");
     let ways = ["", "ignore_startup_parameters = options", "default_pool_size = 1"];
     for more in ways {
@@ -402,6 +423,17 @@ fn snapshots_work_through_session_pooling() {
         checked.one("pooler", "warning");
         keeper.snapshot();
         keeper.verify(&["--check", "full"]);
+        let copy = format!("{}_copy", database.name);
+        let restore = keeper.pgkeep(["restore", "--as", &copy]).run();
+        restore.expect_failure(4, &["a pooler stands at 127.0.0.1"]);
+        assert!(
+            server
+                .databases_like("pgkeep_scratch_")
+                .iter()
+                .all(|name| !name.contains(&database.name))
+        );
+        let restore = keeper.pgkeep(["restore", "--as", &copy, "--to", &database.url()]).run();
+        restore.expect_code(0);
         // A setting that cannot be got past the pooler is refused by its name.
         database.psql(&format!(
             "ALTER DATABASE {} SET bytea_output = 'escape'",

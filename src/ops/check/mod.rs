@@ -16,16 +16,21 @@ mod store;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::finding::{CheckReport, Finding, Level, Problem};
 use crate::domain::ambient::Ambient;
 use crate::domain::connection::ConnectionInfo;
+use crate::domain::failure::FailureKind;
 use crate::domain::id::ClusterName;
 use crate::domain::observer::Observer;
 use crate::repo::workers::Workers;
 use crate::repo::{Keys, Repository};
 use crate::scratch::space;
 use crate::store::Store;
+
+/// How long a server may take to answer all that is asked about it, or about one database.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// The identity on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub struct Checking<'a> {
     pub identity: Option<IdentityHere>,
     /// The cluster's name.
     pub cluster: ClusterName,
+    /// Whether anything says where its server is; else libpq's defaults would be meant.
+    pub server_named: bool,
     /// How to reach its server.
     pub connection: Result<ConnectionInfo, Problem>,
     /// The databases that would be dumped; a problem where they could not be asked for.
@@ -75,7 +82,15 @@ pub async fn run(checking: &Checking<'_>) -> CheckReport {
         checking.observer.step("checking", "keys");
         findings.extend(keys::look(checking, repository).await);
     }
+    let writes = checking.keys.as_ref().is_ok_and(|keys| keys.writer.is_some());
     match &checking.connection {
+        // A host that only verifies.
+        _ if !checking.server_named && !writes => {
+            findings.push(Finding::ok(
+                "server",
+                "none is named here, and this host takes no snapshots",
+            ));
+        }
         Ok(connection) => server(checking, connection, repository.as_ref(), &mut findings).await,
         Err(problem) => findings.push(Finding::error("server", problem)),
     }
@@ -127,8 +142,14 @@ async fn server(
     findings: &mut Vec<Finding>,
 ) {
     checking.observer.step("checking", &connection.describe());
-    let Some(server) = server::look(checking, connection, repository, findings).await else {
-        return;
+    let look = server::look(checking, connection, repository, findings);
+    let server = match tokio::time::timeout(PATIENCE, look).await {
+        Ok(Some(server)) => server,
+        Ok(None) => return,
+        Err(_) => {
+            findings.push(stalled("server"));
+            return;
+        }
     };
     let databases = match &checking.databases {
         Ok(databases) => databases,
@@ -141,10 +162,23 @@ async fn server(
     for database in databases {
         checking.observer.step("checking", database);
         let connection = connection.with_database(database);
-        let bytes = database::look(checking, &connection, &server, findings).await;
-        largest = largest.max(bytes.unwrap_or_default());
+        let look = database::look(checking, &connection, &server, findings);
+        match tokio::time::timeout(PATIENCE, look).await {
+            Ok(bytes) => largest = largest.max(bytes.unwrap_or_default()),
+            Err(_) => findings.push(stalled("privileges").of(database)),
+        }
     }
     findings.push(scratch_space(checking.scratch_dir, largest));
+}
+
+/// A server that lets us in and then says nothing.
+fn stalled(name: &'static str) -> Finding {
+    Finding::failed(
+        name,
+        FailureKind::Postgres,
+        format!("the server gave no answer within {} minutes", PATIENCE.as_secs() / 60),
+        "is it overloaded, or stopped? look at pg_stat_activity and its log",
+    )
 }
 
 /// Room to spool and prove the largest database.

@@ -108,7 +108,7 @@ async fn pooled(connection: &ConnectionInfo, findings: &mut Vec<Finding>) -> boo
         Ok(Pooling::Session) => Finding::warning(
             NAME,
             "one stands between, and keeps a server connection for each session",
-            "snapshots work through it; the server's own address (DIRECT_URL) is one thing less to fail",
+            "snapshots work through it; restores need the server's own address (PGKEEP_DATABASE_URL or DIRECT_URL)",
         ),
         Ok(_) if connection.is_pooled() => Finding::warning(
             NAME,

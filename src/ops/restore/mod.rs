@@ -203,13 +203,17 @@ async fn sweep(restoring: &Restoring<'_>) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Scratch is told from leftovers by a lock that lasts as long as its session: not behind such a pooler.
+/// Scratch is told from leftovers by a lock that lasts as long as its session, and is renamed when nobody is in it:
+/// behind a pooler neither holds.
 async fn refuse_pooler(server: &ConnectionInfo) -> Result<(), RestoreError> {
     // The database of the URL may be the one that was lost.
     for server in [server, &server.with_database("postgres")] {
-        match pooler::refuse_transaction_pooling(server).await {
-            Err(error @ PostgresError::TransactionPooler { .. }) => return Err(error.into()),
-            Ok(_) => return Ok(()),
+        match pooler::refuse_pooling(server).await {
+            Err(
+                error @ (PostgresError::TransactionPooler { .. }
+                | PostgresError::SessionPooler { .. }),
+            ) => return Err(error.into()),
+            Ok(()) => return Ok(()),
             // What is wrong with the way in, the next step tells.
             Err(_) => {}
         }
