@@ -117,7 +117,7 @@ const DUMP_SETTINGS: [(&str, &str); 2] =
     [("bytea_output", "hex"), ("quote_all_identifiers", "off")];
 
 /// Refuses a session whose rows would be written otherwise than the proof compares them, where `pg_dump` cannot
-/// be told when connecting. The rest it sets itself, and the time zone comes from `PGTZ`.
+/// be told when connecting. The rest it sets itself, and the time zone comes from `PGTZ`, which gets through.
 pub async fn refuse_odd_settings(session: &Session) -> Result<(), PostgresError> {
     for (setting, wanted) in DUMP_SETTINGS {
         let sql = format!("SELECT pg_catalog.current_setting('{setting}')");

@@ -304,8 +304,8 @@ impl Run<'_> {
             .purpose("pg_dump")
             .piped_stdout();
         let spec = if self.pooling == Pooling::Session {
-            // Settings do not get through, but libpq sends this one in a way that does.
-            spec.connection(self.connection).env("PGTZ", "UTC")
+            // Settings do not get through; those that `pg_dump` does not make itself were looked at.
+            spec.connection(self.connection)
         } else {
             spec.connection(&self.connection.with_options(&row_options()))
         };
