@@ -85,14 +85,6 @@ pub struct VerificationRecord {
 /// The check that fails when the backup could not be fetched whole: damage in the repository itself.
 pub const FETCH: &str = "fetch";
 
-impl VerificationRecord {
-    /// Whether something stored is missing or not what it was.
-    pub fn found_damage(&self) -> bool {
-        let fetch = |check: &Check| check.name == FETCH && check.result == Outcome::Failed;
-        self.checks.iter().any(fetch)
-    }
-}
-
 /// The verdict over checks: failed if one failed, and a verification that compared nothing has failed.
 pub fn outcome_of(checks: &[Check]) -> Outcome {
     let any = |result| checks.iter().any(|check| check.result == result);

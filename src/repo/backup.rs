@@ -6,7 +6,7 @@
 //! 4. put new chunks;
 //! 5. list: every name present with its size;
 //! 6. put the chunk list, the signature, the manifest;
-//! 7. look whether somebody declared this run broken;
+//! 7. look whether somebody declared this run broken, or replaced its epoch;
 //! 8. put `.done`;
 //! 9. report success.
 //!
@@ -91,6 +91,8 @@ pub struct Description {
 pub struct Backup<'a> {
     repository: &'a Repository,
     access: WriteAccess,
+    /// Those that were there when it began; none of them replaces its own.
+    epochs: BTreeSet<EpochId>,
     spec: BackupSpec,
     id: BackupId,
     started_at: Timestamp,
@@ -110,7 +112,7 @@ pub struct Backup<'a> {
 impl Repository {
     /// Steps 1 to 3: declares the intent and learns what is stored already.
     pub async fn begin_backup(&self, spec: BackupSpec) -> Result<Backup<'_>, RepoError> {
-        let access = self.write_access().await?;
+        let (access, epochs) = self.write_access_among(&BTreeSet::new()).await?;
         let started_at = self.ambient.now();
         let id = BackupId::new(started_at, self.ambient.random());
         let intent = IntentDocument {
@@ -129,6 +131,7 @@ impl Repository {
         Ok(Backup {
             repository: self,
             access,
+            epochs,
             spec,
             id,
             started_at,
@@ -165,7 +168,6 @@ impl Repository {
             condemned.iter().flat_map(|list| &list.backups).map(|backup| &backup.id).collect();
         let names: HashSet<&str> =
             condemned.iter().flat_map(|list| &list.chunks).map(String::as_str).collect();
-        let distrusted = self.distrusted(&spec.cluster, &entries).await?;
         let mut seen: HashMap<&str, usize> = HashMap::new();
         let mut known = HashMap::new();
         for entry in &entries {
@@ -181,9 +183,7 @@ impl Repository {
             // A list that cannot be read offers nothing; what it named is simply stored again.
             let Ok(list) = self.chunk_list(manifest).await else { continue };
             let offered = list.into_iter().filter(|chunk| {
-                !distrusted.contains(&chunk.name)
-                    && (names.is_empty()
-                        || !names.contains(format!("{epoch}/{}", chunk.name).as_str()))
+                names.is_empty() || !names.contains(format!("{epoch}/{}", chunk.name).as_str())
             });
             for chunk in offered {
                 known.entry(chunk.name.hash).or_insert(chunk);
@@ -227,6 +227,8 @@ impl Repository {
     ///
     /// Only the run itself may do so unseen: it knows that it will never put `.done`.
     pub async fn abandon(&self, id: &BackupId) -> Result<(), RepoError> {
+        // Also of a manifest that is there already (an epoch that was replaced meanwhile): without `.done` it
+        // counts no more.
         for state in [IntentState::Broken, IntentState::Dead] {
             self.store.put(&layout::intent_end(id, state), Bytes::new()).await?;
         }
@@ -361,6 +363,7 @@ impl Backup<'_> {
         repository.store.put(&key, bytes).await?;
         failpoint::hit("snapshot.manifest-put");
         self.refuse_if_broken().await?;
+        repository.refuse_replaced(&self.access.epoch, &self.epochs).await?;
         let done = layout::intent_end(id, IntentState::Done);
         repository.store.put(&done, Bytes::new()).await?;
         failpoint::hit("snapshot.done-put");

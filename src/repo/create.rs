@@ -17,6 +17,7 @@ use crate::codec::text;
 use crate::codec::writer_key::WriterKey;
 use crate::domain::ambient::Ambient;
 use crate::domain::chunk::Hash;
+use crate::domain::id::EpochId;
 use crate::domain::key::ObjectKey;
 use crate::store::Store;
 
@@ -52,7 +53,7 @@ impl Repository {
             chunking,
             encryption: if keys.insecure_plaintext { Encryption::None } else { Encryption::Age },
         };
-        let epoch = epoch_document(&keys, &writer, &*ambient)?;
+        let epoch = epoch_document(&keys, &writer, &*ambient, Vec::new())?;
         let key = layout::epoch(&writer.epoch);
         replace_orphan(&store, &key).await?;
         let bytes = documents::render(&epoch).into();
@@ -69,10 +70,12 @@ impl Repository {
     }
 }
 
-fn epoch_document(
+/// The document that opens the epoch of `writer` for the recipients of `keys`.
+pub(super) fn epoch_document(
     keys: &Keys,
     writer: &WriterKey,
     ambient: &dyn Ambient,
+    replaces: Vec<EpochId>,
 ) -> Result<EpochDocument, RepoError> {
     let sealer = keys.sealer.as_ref().ok_or(RepoError::NoRecipients)?;
     let hex = Hash(*writer.chunk_key.as_bytes()).to_hex();
@@ -91,6 +94,7 @@ fn epoch_document(
         recipients,
         signers: vec![writer.signing.public().to_string()],
         chunk_key: text::encode_base64(&sealed),
+        replaces,
     })
 }
 

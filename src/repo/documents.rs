@@ -72,6 +72,29 @@ pub struct EpochDocument {
     pub signers: Vec<String>,
     /// The chunk key, 64 hex digits sealed to the recipients, in base64.
     pub chunk_key: String,
+    /// The epochs that were there when this one was opened: nothing is written in them any more.
+    #[serde(default)]
+    pub replaces: Vec<EpochId>,
+}
+
+/// `keys/<epoch>/<id>.json`: somebody who opened the sealed chunk key says where he did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmationDocument {
+    /// Version of this document.
+    pub format: u32,
+    /// The confirmation's own id, in the shape of a backup id.
+    pub id: BackupId,
+    /// The epoch whose chunk key was opened.
+    pub epoch: EpochId,
+    /// The host that holds the identity.
+    pub host: String,
+    /// When, by that host's clock.
+    pub confirmed_at: Timestamp,
+    /// pgkeep's version.
+    pub pgkeep: String,
+    /// BLAKE3 of all this, keyed with a key derived from the chunk key, in hex.
+    pub proof: String,
 }
 
 /// `intents/<id>`: who is writing.
@@ -108,16 +131,30 @@ pub struct RenewalDocument {
     pub chunks: Vec<String>,
 }
 
-/// `condemned/<prune id>`: what is to be removed.
+/// Why names are condemned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CondemnedReason {
+    /// No backup that is kept needs them: a prune's list.
+    #[default]
+    Unneeded,
+    /// What is stored under them is not what was stored: a verification's list.
+    Damaged,
+}
+
+/// `condemned/<prune id>`: what is to be removed, once nobody needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CondemnedDocument {
     /// Version of this document.
     pub format: u32,
-    /// The prune that wrote it.
+    /// The prune or verification that wrote it.
     pub id: BackupId,
     /// When.
     pub created_at: Timestamp,
+    /// Why.
+    #[serde(default)]
+    pub reason: CondemnedReason,
     /// Manifests to be removed.
     pub backups: Vec<CondemnedBackup>,
     /// Chunks to be removed, by epoch and name: `<epoch>/<name>`.

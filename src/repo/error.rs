@@ -90,6 +90,22 @@ pub enum RepoError {
     /// The configured recipients are not those of the writer key's epoch.
     #[error("the configured recipients differ from those of epoch {0}")]
     RecipientsDiffer(EpochId),
+    /// Another epoch was opened in place of this one.
+    #[error("epoch {epoch} was replaced by epoch {by}")]
+    EpochReplaced {
+        /// The one this host would write in.
+        epoch: EpochId,
+        /// The one that `key rotate` opened.
+        by: EpochId,
+    },
+    /// Two hosts rotated at the same time.
+    #[error("epoch {other} was opened at the same time as epoch {epoch}")]
+    EpochsCollided {
+        /// Our own.
+        epoch: EpochId,
+        /// The other's.
+        other: EpochId,
+    },
     /// Sealing or unsealing failed.
     #[error("cannot {action} `{key}`")]
     Seal {
@@ -156,8 +172,9 @@ impl Failure for RepoError {
             | Self::NoIdentity
             | Self::NoRecipients
             | Self::Encryption { .. }
-            | Self::RecipientsDiffer(_) => FailureKind::Key,
-            Self::Broken(_) | Self::Condemned(_) => FailureKind::Busy,
+            | Self::RecipientsDiffer(_)
+            | Self::EpochReplaced { .. } => FailureKind::Key,
+            Self::Broken(_) | Self::Condemned(_) | Self::EpochsCollided { .. } => FailureKind::Busy,
             Self::NoMatch(_) | Self::OnlyForeign { .. } => FailureKind::NotFound,
             Self::Source { .. } => FailureKind::Postgres,
         }
@@ -173,14 +190,15 @@ impl Failure for RepoError {
             }
             Self::Chunk { .. } => {
                 "use another backup (`pgkeep list`), or bring the object back from a copy of the repository; \
-                 where there is no copy, move a damaged one away: a snapshot writes afresh only what is missing"
+                 `pgkeep verify --check stored` finds all that is damaged, and the next snapshot stores what it \
+                 still has afresh"
             }
             Self::Untrusted { .. }
             | Self::Unsigned(_)
             | Self::Misplaced(_)
             | Self::Stranger { .. } => {
-                "somebody else wrote or changed this object; if the writer is yours, add its public key \
-                 to encryption.trusted_signers"
+                "somebody else wrote or changed this object; if the writer is yours, `pgkeep key trust` its \
+                 public key, which `pgkeep key show` prints there"
             }
             Self::NoTrustedSigner => {
                 "set encryption.trusted_signers or PGKEEP_TRUSTED_SIGNERS; the recovery kit holds them"
@@ -199,7 +217,16 @@ impl Failure for RepoError {
                  or remove encryption.insecure_plaintext"
             }
             Self::RecipientsDiffer(_) => {
-                "configure the epoch's recipients again; changing them needs a new epoch and writer key"
+                "configure the epoch's recipients again, or run `pgkeep key rotate`, which opens a new epoch \
+                 for those configured now"
+            }
+            Self::EpochReplaced { .. } => {
+                "`pgkeep key rotate` ran on another host: bring its writer key and its recipients here; nothing \
+                 was kept, and no backup was lost"
+            }
+            Self::EpochsCollided { .. } => {
+                "two hosts rotated at once, and both epochs are in force: run `pgkeep key rotate` again on one of \
+                 them, and bring its writer key to the other"
             }
             Self::Seal { action: "unseal", .. } => {
                 "check that the identity is one the backup was encrypted to"

@@ -7,6 +7,8 @@ use crate::domain::key::ObjectKey;
 pub const REPOSITORY: &str = "pgkeep-repository.json";
 /// Recovery with stock programs.
 pub const RECOVER: &str = "RECOVER.md";
+/// All epochs' keys, and who confirmed them.
+pub const KEYS: &str = "keys/";
 /// All clusters.
 pub const CLUSTERS: &str = "clusters/";
 /// All intents, their renewals and ends.
@@ -39,6 +41,27 @@ pub fn signature(of: &ObjectKey) -> ObjectKey {
 /// The keys of an epoch.
 pub fn epoch(epoch: &EpochId) -> ObjectKey {
     key(format!("keys/{epoch}.json"))
+}
+
+/// The epoch whose keys `key` holds, if it is such a document.
+pub fn epoch_of(key: &ObjectKey) -> Option<EpochId> {
+    key.as_str().strip_prefix(KEYS)?.strip_suffix(".json")?.parse().ok()
+}
+
+/// All confirmations that an epoch's recovery kit is kept elsewhere.
+pub fn confirmations(epoch: &EpochId) -> String {
+    format!("{KEYS}{epoch}/")
+}
+
+/// One confirmation.
+pub fn confirmation(epoch: &EpochId, id: &BackupId) -> ObjectKey {
+    key(format!("{}{id}.json", confirmations(epoch)))
+}
+
+/// The id of a confirmation, if `key` is one's name.
+pub fn confirmation_of(key: &ObjectKey) -> Option<BackupId> {
+    let (_, id) = key.as_str().strip_prefix(KEYS)?.split_once('/')?;
+    id.strip_suffix(".json")?.parse().ok()
 }
 
 /// All chunks of an epoch, or those that begin with two hex digits.
@@ -172,6 +195,11 @@ pub fn intent_end_of(key: &ObjectKey) -> Option<(BackupId, IntentState)> {
     Some((id.parse().ok()?, state))
 }
 
+/// A condemned list.
+pub fn condemned(id: &BackupId) -> ObjectKey {
+    key(format!("{CONDEMNED}{id}"))
+}
+
 /// Whether `key` is a condemned list and not the note of whom it waits for.
 pub fn is_condemned_list(key: &ObjectKey) -> bool {
     key.as_str().strip_prefix(CONDEMNED).is_some_and(|id| id.parse::<BackupId>().is_ok())
@@ -199,7 +227,13 @@ mod tests {
         let broken = intent_end(&id, IntentState::Broken);
         assert_eq!(intent_end_of(&broken), Some((id.clone(), IntentState::Broken)));
         assert_eq!(intent_end_of(&renewal(&id, 3)), None);
-        assert!(is_condemned_list(&key(format!("condemned/{id}"))));
+        assert!(is_condemned_list(&condemned(&id)));
+        let name: EpochId = "0badcafe".parse().unwrap();
+        assert_eq!(epoch_of(&epoch(&name)), Some(name.clone()));
+        assert_eq!(epoch_of(&signature(&epoch(&name))), None);
+        assert_eq!(epoch_of(&confirmation(&name, &id)), None);
+        assert_eq!(confirmation_of(&confirmation(&name, &id)), Some(id.clone()));
+        assert_eq!(confirmation_of(&epoch(&name)), None);
         assert!(!is_condemned_list(&key(format!("condemned/{id}.waits"))));
     }
 }

@@ -5,6 +5,7 @@
 //! makes a repository. Objects never change; every document that decides anything is signed, and whose
 //! signature counts comes from this host's configuration, never from the store.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,7 +26,9 @@ pub mod backup;
 pub mod catalog;
 pub mod chunks;
 pub mod create;
+pub mod damage;
 pub mod documents;
+pub mod epochs;
 pub mod error;
 pub mod history;
 pub mod layout;
@@ -170,27 +173,40 @@ impl Repository {
     /// Everything that writing needs, or the first thing that is missing or does not fit.
     ///
     /// The epoch's document must be signed by someone trusted and name exactly the configured
-    /// recipients: else a recipient that was removed could go on reading, or a stranger begin to.
+    /// recipients: else a recipient that was removed could go on reading, or a stranger begin to. For the
+    /// same reason no other epoch may have replaced it.
     pub async fn write_access(&self) -> Result<WriteAccess, RepoError> {
+        Ok(self.write_access_among(&BTreeSet::new()).await?.0)
+    }
+
+    /// As [`Repository::write_access`], with the epochs that were seen not to replace the own one; those of
+    /// `judged` are not read again.
+    pub(crate) async fn write_access_among(
+        &self,
+        judged: &BTreeSet<EpochId>,
+    ) -> Result<(WriteAccess, BTreeSet<EpochId>), RepoError> {
         let writer = self.keys.writer.clone().ok_or(RepoError::NoWriterKey)?;
         self.check_encryption()?;
         let sealer = self.keys.sealer.clone().ok_or(RepoError::NoRecipients)?;
         let document = self.epoch(&writer.epoch).await?;
+        // Before the recipients: whoever has to fetch the new writer key need not mend those of the old one.
+        let judged = self.refuse_replaced(&writer.epoch, judged).await?;
         let mut configured = self.keys.recipients.clone();
         configured.sort();
         configured.dedup();
         if document.recipients != configured {
             return Err(RepoError::RecipientsDiffer(writer.epoch));
         }
-        Ok(WriteAccess {
+        let access = WriteAccess {
             epoch: writer.epoch,
             chunk_key: writer.chunk_key,
             signer: writer.signing,
             sealer,
-        })
+        };
+        Ok((access, judged))
     }
 
-    fn check_encryption(&self) -> Result<(), RepoError> {
+    pub(crate) fn check_encryption(&self) -> Result<(), RepoError> {
         let (repository, configured) = (self.document.encryption, self.keys.encryption());
         if repository == configured {
             return Ok(());

@@ -1,68 +1,17 @@
 //! Signed records of verifications.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use futures::stream::{self, StreamExt as _};
 
-use super::catalog::{Entry, ManifestName};
 use super::error::RepoError;
 use super::layout;
 use super::{Repository, documents};
 use crate::codec::sign::SigningKey;
-use crate::domain::chunk::ChunkName;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::verification::VerificationRecord;
 
-/// So many of a cluster's newest verifications are asked for damage, besides those of the backups at hand:
-/// enough for what was found lately, few enough for a repository of thousands.
-const RECORDS_ASKED: usize = 64;
-
 impl Repository {
-    /// The chunks of backups whose verification found damage in the repository itself.
-    ///
-    /// Which of a backup's chunks is damaged no record says, and none of them must be relied on: a damaged
-    /// chunk keeps its name and may keep its size, so a new backup would be as dead as the old one.
-    pub(super) async fn distrusted(
-        &self,
-        cluster: &ClusterName,
-        at_hand: &[Entry],
-    ) -> Result<HashSet<ChunkName>, RepoError> {
-        let keys = self.keys_below(&layout::verifications(cluster)).await?;
-        let mut records: Vec<_> = keys.iter().filter_map(layout::verification_of).collect();
-        records.sort_by(|(_, a), (_, b)| b.cmp(a));
-        let mut asked = HashSet::new();
-        let mut damaged = Vec::new();
-        for (at, (backup, record)) in records.into_iter().enumerate() {
-            let near = at_hand.iter().any(|entry| entry.manifest.id == backup);
-            // Of each backup the newest record counts, as everywhere.
-            if !(near || at < RECORDS_ASKED) || asked.contains(&backup) {
-                continue;
-            }
-            let record = match self.trusted_record(cluster, &backup, &record).await {
-                Ok(record) => record,
-                Err(RepoError::Store(error)) => return Err(error.into()),
-                // It cannot be read, so it says nothing.
-                Err(_) => None,
-            };
-            if let Some(record) = record {
-                asked.insert(backup.clone());
-                if record.found_damage() {
-                    damaged.push(ManifestName { cluster: cluster.clone(), id: backup });
-                }
-            }
-        }
-        let mut distrusted = HashSet::new();
-        for entry in self.manifests(&damaged).await?.entries {
-            match self.chunk_list(&entry.manifest).await {
-                Ok(list) => distrusted.extend(list.into_iter().map(|chunk| chunk.name)),
-                Err(RepoError::Store(error)) => return Err(error.into()),
-                // The list is what is damaged; it offers nothing either.
-                Err(_) => {}
-            }
-        }
-        Ok(distrusted)
-    }
-
     /// Keeps a record beside the backups of `cluster`.
     pub async fn record_verification(
         &self,

@@ -2,19 +2,24 @@
 //! call at a time, in an order drawn from a seed; any process may crash or freeze at any call, and any
 //! intent may be declared broken at any time. Afterwards every backup that was reported good restores.
 //!
-//! The backup is the shipped one. Nothing ships yet that deletes, so the prune here is the text of
+//! In some histories a verification condemns chunks as damaged that kept backups need: some of them rightly,
+//! since a disk changed them, others by mistake. Then every backup that began after the list was put restores,
+//! and of the others those that hold nothing damaged.
+//!
+//! The backup and the verification's list are the shipped ones. Nothing ships yet that deletes, so the prune here is the text of
 //! REMOVAL.md, and each clause of it that matters has a mutant that these histories must catch.
 
 mod prune;
 mod scheduler;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use futures::stream::{self, StreamExt as _};
+use jiff::Timestamp;
 
 use self::prune::Prune;
-use self::scheduler::{Scheduler, SimStore, Weather};
+use self::scheduler::{Scheduler, SimStore, Weather, World};
 use super::backup::{BackupSpec, Description};
 use super::catalog::Filter;
 use super::chunks::PlainChunk;
@@ -22,7 +27,9 @@ use super::test_support::{Still, plaintext_keys};
 use super::workers::Workers;
 use super::{Keys, RepoError, Repository};
 use crate::codec::cut::ChunkParams;
+use crate::domain::ambient::Ambient as _;
 use crate::domain::id::{BackupId, ClusterName};
+use crate::domain::key::ObjectKey;
 use crate::domain::manifest::{BackupKind, PartKind, Trigger, Versions};
 use crate::domain::observer::Silent;
 
@@ -36,10 +43,14 @@ enum Mutant {
     NoSecondLook,
     CondemnedNotHonoured,
     DeathNotCertified,
+    DamageListsBelieved,
 }
 
 /// What backups reported: id to content.
 type Reported = Arc<Mutex<BTreeMap<BackupId, Vec<u8>>>>;
+
+/// Chunks that a disk changed, and when the list that names them was put; the end of time before that.
+type Damaged = Arc<Mutex<BTreeMap<ObjectKey, Timestamp>>>;
 
 struct History {
     seed: u64,
@@ -65,7 +76,7 @@ impl History {
         });
         scheduler.hide_broken = self.mutant == Some(Mutant::NoReadOfBroken);
         scheduler.hide_condemned = self.mutant == Some(Mutant::CondemnedNotHonoured);
-        let reported = Reported::default();
+        let (reported, damaged) = (Reported::default(), Damaged::default());
         let create = Repository::create(
             scheduler.world.open(),
             keys.clone(),
@@ -86,8 +97,14 @@ impl History {
                 scheduler.spawn(async move { backups(store, keys, ambient, reported, seed).await });
             }
         }
+        if self.seed % 4 < 2 && matches!(self.mutant, None | Some(Mutant::DamageListsBelieved)) {
+            let (world, store) = (scheduler.world.clone(), scheduler.store(false));
+            let disk = (self.seed % 4 == 0).then_some((world, damaged.clone()));
+            let (keys, ambient, seed) = (keys.clone(), ambient.clone(), self.seed);
+            scheduler.spawn(async move { condemns(store, keys, ambient, disk, seed).await });
+        }
         scheduler.run_to_end();
-        let check = self.check(scheduler.world.open(), keys, ambient, &reported);
+        let check = self.check(scheduler.world.open(), keys, ambient, &reported, &damaged);
         futures::executor::block_on(check)
     }
 
@@ -98,6 +115,7 @@ impl History {
         keys: Keys,
         ambient: Arc<Still>,
         reported: &Reported,
+        damaged: &Damaged,
     ) -> Result<(), String> {
         let told = |error: RepoError| format!("seed {}: {error}", self.seed);
         let repository =
@@ -108,7 +126,18 @@ impl History {
         }
         let reported = reported.lock().unwrap().clone();
         for entry in &catalog.entries {
-            let content = restore(&repository, &entry.manifest).await.map_err(told)?;
+            let content = match restore(&repository, &entry.manifest).await {
+                Ok(content) => content,
+                Err(error) => {
+                    let RepoError::Chunk { key, .. } = &error else { return Err(told(error)) };
+                    let put_at = damaged.lock().unwrap().get(key).copied();
+                    // It began before anybody could know.
+                    if put_at.is_some_and(|put_at| entry.manifest.started_at < put_at) {
+                        continue;
+                    }
+                    return Err(told(error));
+                }
+            };
             let expected = reported.get(&entry.manifest.id);
             if expected.is_some_and(|expected| *expected != content) {
                 return Err(format!(
@@ -214,6 +243,40 @@ async fn prunes(store: Arc<SimStore>, keys: Keys, ambient: Arc<Still>, without: 
     }
 }
 
+/// Condemns chunks of backups that are there; with a disk, it is that disk's fault.
+async fn condemns(
+    store: Arc<SimStore>,
+    keys: Keys,
+    ambient: Arc<Still>,
+    disk: Option<(World, Damaged)>,
+    seed: u64,
+) {
+    let Ok(repository) = Repository::open(store, keys, Workers::Inline, ambient.clone()).await
+    else {
+        return;
+    };
+    let mut dice = scheduler::Dice::new(seed);
+    for _ in 0..3 {
+        let Ok(catalog) = repository.catalog(&Filter::default()).await else { continue };
+        let mut chunks = BTreeSet::new();
+        for entry in &catalog.entries {
+            let list = repository.chunk_list(&entry.manifest).await.unwrap_or_default();
+            chunks.extend(list.iter().map(|chunk| (entry.manifest.epoch.clone(), chunk.name)));
+        }
+        let at = usize::try_from(dice.below(chunks.len().max(1) as u64)).unwrap();
+        let Some(chunk) = chunks.into_iter().nth(at) else { continue };
+        let key = chunk.1.key(&chunk.0);
+        if let Some((world, damaged)) = &disk {
+            damaged.lock().unwrap().insert(key.clone(), Timestamp::MAX);
+            world.damage(&key);
+        }
+        let put = repository.condemn_damaged(&[chunk].into()).await;
+        if let (Some((_, damaged)), Ok(_)) = (&disk, put) {
+            damaged.lock().unwrap().insert(key, ambient.now());
+        }
+    }
+}
+
 /// Seeds of a run: a fixed sample, more on demand.
 fn seeds() -> std::ops::Range<u64> {
     let count = std::env::var("SIM_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(200);
@@ -263,6 +326,11 @@ fn a_prune_that_lists_intents_before_its_list_is_put_is_caught() {
 #[test]
 fn a_sweep_without_a_second_look_is_caught() {
     is_caught(Mutant::NoSecondLook);
+}
+
+#[test]
+fn a_sweep_that_believes_a_list_of_damage_is_caught() {
+    is_caught(Mutant::DamageListsBelieved);
 }
 
 #[test]

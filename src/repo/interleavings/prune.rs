@@ -6,7 +6,7 @@ use super::{KEEP_LAST, Mutant};
 use crate::domain::chunk::ChunkName;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::key::ObjectKey;
-use crate::repo::documents::{self, CondemnedBackup, CondemnedDocument, FORMAT};
+use crate::repo::documents::{self, CondemnedBackup, CondemnedDocument, CondemnedReason, FORMAT};
 use crate::repo::layout::{self, IntentState};
 use crate::repo::{RepoError, Repository};
 
@@ -166,8 +166,14 @@ impl Prune<'_> {
         let ambient = self.repository.ambient();
         let created_at = ambient.now();
         let id = BackupId::new(created_at, ambient.random());
-        let list =
-            CondemnedDocument { format: FORMAT, id: id.clone(), created_at, backups, chunks };
+        let list = CondemnedDocument {
+            format: FORMAT,
+            id: id.clone(),
+            created_at,
+            reason: CondemnedReason::Unneeded,
+            backups,
+            chunks,
+        };
         let store = &self.repository.store;
         store.put(&list_key(&id), documents::render(&list).into()).await?;
         let intents = match self.without {
@@ -249,10 +255,13 @@ impl Prune<'_> {
             .into_iter()
             .filter_map(|key| Some((chunk_of(&key)?.0, key)))
             .collect();
+        // What a verification condemned is still needed by whoever needed it before.
+        let believed = self.without == Some(Mutant::DamageListsBelieved)
+            && list.reason == CondemnedReason::Damaged;
         let mut left = false;
         for name in &list.chunks {
             let Some(key) = by_name.get(name) else { continue };
-            if second_look && referred.contains(name) {
+            if second_look && !believed && referred.contains(name) {
                 left = true;
                 continue;
             }

@@ -43,6 +43,13 @@ pub(super) struct World {
 }
 
 impl World {
+    /// What a disk does: the object keeps its name and size and loses its content.
+    pub(super) fn damage(&self, key: &ObjectKey) {
+        if let Some(bytes) = self.objects.lock().unwrap().get_mut(key) {
+            *bytes = bytes.iter().map(|byte| !byte).collect::<Vec<u8>>().into();
+        }
+    }
+
     /// A store whose calls need no turn.
     pub(super) fn open(&self) -> Arc<SimStore> {
         Arc::new(SimStore { world: self.clone(), gate: None, hidden: Hidden::default() })
