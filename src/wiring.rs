@@ -12,7 +12,7 @@ use crate::codec::kit::{KitError, RecoveryKit};
 use crate::codec::random::random_bytes;
 use crate::codec::seal::{Opener, Sealer};
 use crate::codec::sign::{PublicKey, SignError};
-use crate::codec::writer_key::{WriterKey, WriterKeyError};
+use crate::codec::writer_key::{NextWriterKey, WriterKey, WriterKeyError};
 use crate::config::{ClusterSettings, ConfigError, Environment, RepositoryLocation, Settings};
 use crate::domain::ambient::Ambient;
 use crate::domain::connection::{ConnectionError, ConnectionInfo};
@@ -149,11 +149,43 @@ pub fn keys(settings: &Settings) -> Result<Keys, WiringError> {
     Ok(Keys { writer, recipients, sealer, opener, trusted, insecure_plaintext })
 }
 
+/// The keys of a rotation that was begun on this host and not ended, with those that are to go still trusted.
+pub fn next_keys(settings: &Settings, own: &Keys) -> Result<Option<Keys>, WiringError> {
+    let Some(source) = settings.encryption.writer_key.next() else { return Ok(None) };
+    let Some(text) = source.read("a writer key")? else { return Ok(None) };
+    let next = NextWriterKey::parse(text.expose())?;
+    let sealer = if own.insecure_plaintext {
+        Sealer::insecure_plaintext(settings.compression_level)
+    } else {
+        Sealer::new(&Recipients::parse(&next.recipients)?, settings.compression_level)
+    };
+    Ok(Some(Keys {
+        writer: Some(next.writer),
+        recipients: next.recipients,
+        sealer: Some(sealer),
+        trusted: own.trusted(),
+        ..own.clone()
+    }))
+}
+
 /// The repository, opened with this host's keys.
+///
+/// Where a rotation was cut short after its epoch was opened, the keys are those of the new epoch: backups go
+/// on, and `pgkeep key rotate` ends what it began.
 pub async fn open_repository(settings: &Settings) -> Result<Repository, WiringError> {
+    let (own, ambient) = (keys(settings)?, Arc::new(SystemAmbient::default()));
     let store = open_store(settings)?;
-    let ambient = Arc::new(SystemAmbient::default());
-    Ok(Repository::open(store, keys(settings)?, Workers::threads(), ambient).await?)
+    if let Some(next) = next_keys(settings, &own)?
+        && let Some(writer) = next.writer.clone()
+    {
+        let workers = Workers::threads();
+        let opened = Repository::open(store.clone(), next, workers, ambient.clone()).await?;
+        let present = own.writer.as_ref().map(|writer| &writer.epoch);
+        if opened.succession(present, &writer.epoch).await?.is_some() {
+            return Ok(opened);
+        }
+    }
+    Ok(Repository::open(store, own, Workers::threads(), ambient).await?)
 }
 
 /// How a cluster is reached.

@@ -92,7 +92,7 @@ pub(super) enum Verb {
     /// Show or check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Show the keys in use
+    /// Show, change and confirm the keys in use
     #[command(subcommand)]
     Key(KeyVerb),
     Demo(Demo),
@@ -320,6 +320,50 @@ pub(super) enum ConfigVerb {
 pub(super) enum KeyVerb {
     /// Show epoch, recipients, signers, and which keys this host holds
     Show,
+    Rotate(Rotate),
+    /// Prove on another host that the recovery kit is kept there, and leave a record of it
+    ///
+    /// Run it where the kit is: the identity must open what this repository keeps sealed. Until then `key show`
+    /// and `check` on the writing host say that the identity is kept only there.
+    #[command(after_help = "\
+Example:
+  PGKEEP_REPOSITORY=file:///srv/backup PGKEEP_IDENTITY_FILE=kit.txt pgkeep key confirm")]
+    Confirm,
+    Trust(Trust),
+}
+
+/// Open a new epoch: new recipients, or a new writer key in place of a lost one
+///
+/// Nothing that is stored is shared with what comes: the next snapshot stores everything anew, so that whoever
+/// was removed from the recipients reads nothing new. What is there stays readable by those it was sealed to.
+/// Cut short at any step, snapshots go on, and running it again ends what it began.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep key rotate
+  pgkeep key rotate --recipient age1… --recipient age1…
+  pgkeep key rotate --lost-writer-key")]
+pub(super) struct Rotate {
+    /// Encrypt to this age recipient from now on; may be given again. Without any, those that are configured
+    #[arg(long = "recipient", value_name = "RECIPIENT")]
+    pub(super) recipients: Vec<String>,
+    /// No host and no copy has the writer key any more: make a new one, which readers must be told to trust
+    #[arg(long)]
+    pub(super) lost_writer_key: bool,
+}
+
+/// Believe another signer: add his public key to this host's configuration, or to its recovery kit
+///
+/// Compare the key id that is shown with the one that `key show` or `key rotate` prints on the host that
+/// signs. Safe to run again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  pgkeep key trust RW…")]
+pub(super) struct Trust {
+    /// Public keys of minisign's form
+    #[arg(value_name = "RW…", required = true)]
+    pub(super) signers: Vec<String>,
 }
 
 /// Show it all on a throwaway cluster: snapshot, disaster, verified restore

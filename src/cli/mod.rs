@@ -9,6 +9,7 @@ mod configuration;
 mod context;
 mod demo;
 mod failure;
+mod keys;
 mod output;
 mod progress;
 mod recovery;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::args::{Adopt, Init, List, Show, Snapshot, TriggerArg, Verb};
@@ -11,10 +10,10 @@ use super::backup::{
 };
 use super::context::Context;
 use super::failure::{Failed, failed};
-use super::recovery;
 use super::reports::{init_json, init_text};
 use super::run::Ended;
 use super::text::harmless;
+use super::{keys, recovery};
 use crate::config::{ClusterSettings, Databases, Settings, Starter};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::FailureKind;
@@ -73,7 +72,7 @@ async fn looks(context: &Context, verb: Verb) -> Result<(), Ended> {
         Verb::Unpin(args) => mark(context, &args.id, false).await,
         Verb::Adopt(args) => adopt(context, &args).await,
         Verb::Check(_) => super::check::check(context).await,
-        Verb::Key(_) => keys(context).await,
+        Verb::Key(verb) => keys::run(context, verb).await,
         // The others have places of their own.
         _ => Ok(()),
     }
@@ -299,71 +298,4 @@ async fn adopt(context: &Context, args: &Adopt) -> Result<(), Ended> {
         None => "nothing to adopt\n".to_owned(),
     };
     Ok(context.output.result(text, || report.as_ref().map_or(json!({"adopted": []}), document))?)
-}
-
-/// `key show`: which keys are in use, and which of them this host holds.
-async fn keys(context: &Context) -> Result<(), Ended> {
-    let progress = context.progress();
-    let opened = Opened::open(context, &progress).await?;
-    let repository = &opened.repository;
-    let keys = repository.keys();
-    let encryption = &opened.settings.encryption;
-    let epoch = match &keys.writer {
-        Some(writer) => Some(repository.epoch(&writer.epoch).await.map_err(failed)?),
-        None => None,
-    };
-    let shown = ShownKeys {
-        repository: opened.settings.location().map_err(failed)?.url(),
-        repository_id: repository.document.id.clone(),
-        encrypted: !repository.is_plaintext(),
-        epoch: epoch.as_ref().map(|document| document.epoch.to_string()),
-        recipients: epoch.map_or_else(|| keys.recipients.clone(), |document| document.recipients),
-        signer: keys.writer.as_ref().map(|writer| writer.signing.public().to_string()),
-        // The writer key's own signer is trusted, and the kit names it again.
-        trusted_signers: keys.trusted().iter().map(ToString::to_string).collect(),
-        writer_key: keys.writer.is_some().then(|| encryption.writer_key.describe()),
-        identity: (keys.opener.is_some() && !repository.is_plaintext())
-            .then(|| encryption.identity.describe()),
-    };
-    progress.clear();
-    Ok(context.output.result(|| shown.text(), || json!(shown))?)
-}
-
-#[derive(Serialize)]
-struct ShownKeys {
-    repository: String,
-    repository_id: String,
-    encrypted: bool,
-    epoch: Option<String>,
-    recipients: Vec<String>,
-    signer: Option<String>,
-    trusted_signers: BTreeSet<String>,
-    /// Where the writer key is, if this host holds one; never the key.
-    writer_key: Option<String>,
-    /// Where the identity is, if this host holds one.
-    identity: Option<String>,
-}
-
-impl ShownKeys {
-    fn text(&self) -> String {
-        let held = |place: &Option<String>, without: &str| {
-            place.clone().unwrap_or_else(|| format!("none here: this host cannot {without}"))
-        };
-        let mut facts = vec![
-            ("repository", self.repository.clone()),
-            ("epoch", self.epoch.clone().unwrap_or_else(|| "unknown without a writer key".into())),
-        ];
-        if !self.encrypted {
-            facts.push(("encryption", "none".to_owned()));
-        }
-        facts.extend(self.recipients.iter().map(|recipient| ("recipient", recipient.clone())));
-        facts.extend(self.signer.iter().map(|signer| ("signs as", signer.clone())));
-        facts.extend(self.trusted_signers.iter().map(|signer| ("trusts", signer.clone())));
-        facts.push(("writer key", held(&self.writer_key, "write")));
-        if self.encrypted {
-            facts.push(("identity", held(&self.identity, "read what it wrote")));
-        }
-        let line = |(name, value): (&str, String)| format!("{name:<12}{}\n", harmless(&value));
-        facts.into_iter().map(line).collect()
-    }
 }

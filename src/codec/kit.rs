@@ -114,6 +114,23 @@ impl RecoveryKit {
     }
 }
 
+/// The text of a kit that trusts one more signer, named before the others; as it is where he is known already.
+pub fn with_signer(text: &str, signer: &PublicKey) -> Result<Zeroizing<String>, KitError> {
+    if RecoveryKit::parse(text)?.signers.contains(signer) {
+        return Ok(Zeroizing::new(text.to_owned()));
+    }
+    let of_signer = |line: &str| {
+        line.trim().strip_prefix('#').is_some_and(|rest| rest.trim_start().starts_with("signer:"))
+    };
+    let mut at = 0;
+    let places = text.split_inclusive('\n').map(|line| {
+        at += line.len();
+        (at - line.len(), line)
+    });
+    let at = places.into_iter().find(|(_, line)| of_signer(line)).map_or(0, |(at, _)| at);
+    Ok(Zeroizing::new(format!("{}# signer: {signer}\n{}", &text[..at], &text[at..])))
+}
+
 impl fmt::Debug for RecoveryKit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecoveryKit")
@@ -155,6 +172,20 @@ mod tests {
         let (secret, _) = generate_identity();
         let kit = RecoveryKit::parse(&secret).expect("an identity");
         assert_eq!((kit.repository, kit.signers.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_signer_is_added_once_and_nothing_else_changes() {
+        let (secret, _) = generate_identity();
+        let kit = RecoveryKit::render(&secret, "/srv", &[signer(1)], Timestamp::UNIX_EPOCH);
+        let kit = kit.expect("own key");
+        let more = with_signer(&kit, &signer(2)).expect("a kit");
+        assert_eq!(RecoveryKit::parse(&more).expect("a kit").signers, [signer(2), signer(1)]);
+        assert_eq!(more.replace(&format!("# signer: {}\n", signer(2)), ""), *kit);
+        assert_eq!(with_signer(&more, &signer(2)).expect("a kit"), more);
+        let bare = with_signer(&secret, &signer(1)).expect("an identity");
+        assert_eq!(RecoveryKit::parse(&bare).expect("a kit").signers, [signer(1)]);
+        assert!(with_signer("# nothing\n", &signer(1)).is_err());
     }
 
     #[test]

@@ -97,6 +97,41 @@ impl WriterKey {
     }
 }
 
+/// A writer key that is going to take another's place, with the recipients it will write for: the local half of
+/// a rotation. A writer key's line below comments, so it may itself be taken as one.
+#[derive(Debug, Clone)]
+pub struct NextWriterKey {
+    /// The key.
+    pub writer: WriterKey,
+    /// Its epoch's recipients, sorted.
+    pub recipients: Vec<String>,
+}
+
+const RECIPIENT: &str = "# recipient: ";
+
+impl NextWriterKey {
+    /// The text of the file.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(1024));
+        text.push_str("# The next writer key: `pgkeep key rotate` takes it up where it stopped.\n");
+        for recipient in &self.recipients {
+            for part in [RECIPIENT, recipient, "\n"] {
+                text.push_str(part);
+            }
+        }
+        text.push_str(&self.writer.to_text());
+        text.push('\n');
+        text
+    }
+
+    /// Reads that text.
+    pub fn parse(text: &str) -> Result<Self, WriterKeyError> {
+        let recipients = text.lines().filter_map(|line| line.strip_prefix(RECIPIENT));
+        let recipients = recipients.map(|recipient| recipient.trim().to_owned()).collect();
+        Ok(Self { writer: WriterKey::parse(text)?, recipients })
+    }
+}
+
 fn check(epoch: &EpochId, secret: &[u8]) -> [u8; 4] {
     let all = Zeroizing::new([epoch.as_str().as_bytes(), secret].concat());
     plain_hash(&all).0[..4].try_into().expect("4 bytes")
@@ -127,6 +162,16 @@ mod tests {
         assert!(!text.contains('\n'));
         let read = WriterKey::parse(&format!("# a comment\n\n{}\r\n", &*text)).expect("own text");
         assert_eq!(read.to_text(), text);
+    }
+
+    #[test]
+    fn a_next_key_keeps_its_recipients_and_is_a_writer_key() {
+        let recipients = vec!["age1a".to_owned(), "age1b".to_owned()];
+        let next = NextWriterKey { writer: key(), recipients: recipients.clone() };
+        let read = NextWriterKey::parse(&next.to_text()).expect("own text");
+        assert_eq!(read.recipients, recipients);
+        assert_eq!(read.writer.to_text(), key().to_text());
+        assert_eq!(WriterKey::parse(&next.to_text()).expect("a key").to_text(), key().to_text());
     }
 
     #[test]

@@ -112,6 +112,23 @@ pub enum ConfigError {
     /// No repository is configured.
     #[error("no repository is configured")]
     NoRepository,
+    /// A configuration file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A list could not be changed without changing more.
+    #[error("cannot set `{key}` in {} and leave the rest as it is", path.display())]
+    Edit {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
     /// The merging library refused; our own checks should have come first.
     #[error("cannot merge the configuration")]
     Merge(#[from] config::ConfigError),
@@ -155,6 +172,10 @@ impl Failure for ConfigError {
             Self::Unset { name, .. } => format!("set {name}, or pass --env-file"),
             Self::NoRepository => {
                 "set `repository.url` in the configuration, or PGKEEP_REPOSITORY".to_owned()
+            }
+            Self::Write { .. } => "check the file's directory and its owner".to_owned(),
+            Self::Edit { key, .. } => {
+                format!("set `{key}` by hand, or give it a section of its own")
             }
             Self::Merge(_) => "run `pgkeep config validate`".to_owned(),
         })

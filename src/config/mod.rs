@@ -7,12 +7,13 @@
 //!
 //! Invariants: an unknown key or variable is an error, never passed over; no message repeats a value or a line
 //! of a file, since either may be a secret; a file that holds a secret and is open to others is refused.
-//! Nothing is written here, so a crash leaves nothing.
+//! Nothing but [`edit`] writes, so a crash leaves nothing.
 
 use std::path::{Path, PathBuf};
 
 mod build;
 mod dotenv;
+pub mod edit;
 mod environment;
 mod error;
 mod explain;

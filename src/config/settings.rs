@@ -147,6 +147,22 @@ impl KeySource {
         }
     }
 
+    /// The file it is read from, were it absent; none where it is a text.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Text(..) => None,
+            Self::File(path) | Self::AtHome(path) => Some(path),
+        }
+    }
+
+    /// Where a key waits that is going to take this one's place (`pgkeep key rotate`).
+    pub fn next(&self) -> Option<Self> {
+        let path = self.path()?;
+        let mut name = path.file_name()?.to_owned();
+        name.push(".next");
+        Some(Self::AtHome(path.with_file_name(name)))
+    }
+
     /// Where it is looked for, for messages.
     pub fn describe(&self) -> String {
         match self {

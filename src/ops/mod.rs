@@ -5,6 +5,7 @@ pub mod check;
 mod copy;
 pub mod init;
 pub mod inspect;
+pub mod keys;
 pub mod restore;
 pub mod snapshot;
 pub mod verify;

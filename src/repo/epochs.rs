@@ -77,13 +77,20 @@ impl Repository {
         }
     }
 
-    /// Whether the epoch was opened.
-    pub async fn holds_epoch(&self, epoch: &EpochId) -> Result<bool, RepoError> {
-        match self.epoch(epoch).await {
-            Ok(_) => Ok(true),
-            Err(RepoError::Store(error)) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// The document of an epoch that was going to take the place of `own`, if it was opened and did. A key
+    /// that came here later than that belongs to neither.
+    pub async fn succession(
+        &self,
+        own: Option<&EpochId>,
+        next: &EpochId,
+    ) -> Result<Option<EpochDocument>, RepoError> {
+        let document = match self.epoch(next).await {
+            Ok(document) => document,
+            Err(RepoError::Store(error)) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let follows = own.is_none_or(|own| own == next || document.replaces.contains(own));
+        Ok(follows.then_some(document))
     }
 
     /// Opens the epoch of `writer` for the recipients of `keys`, in place of all that are there.
