@@ -183,11 +183,16 @@ pub(super) struct Show {
 ///
 /// Without an ID the latest of each database. Each verification leaves a signed record that `list` and
 /// `show` display. Exit 3 when one fails.
+///
+/// With `--check stored` nothing is restored and no key is needed: every chunk that the backups need (without an
+/// ID, all of them) is read once and compared with its size and hash. What is damaged is named with the backups
+/// that need it, and the next snapshot stores its content afresh. Cut short, it goes on where it was.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   pgkeep verify
   pgkeep verify latest --check counts
+  pgkeep verify --check stored --rate 50MiB
   pgkeep verify --all --json")]
 pub(super) struct Verify {
     /// The backups
@@ -196,9 +201,16 @@ pub(super) struct Verify {
     /// Every backup there is
     #[arg(long)]
     pub(super) all: bool,
-    /// How deep: `counts` compares inventory, row counts, sequences and assertions; `full` also every row
+    /// How deep: `stored` compares what is stored; `counts` restores and compares inventory, row counts,
+    /// sequences and assertions; `full` also every row
     #[arg(long, value_enum, default_value = "full", value_name = "DEPTH")]
-    pub(super) check: CheckArg,
+    pub(super) check: VerifyCheckArg,
+    /// With `--check stored`: read at most so much in a second, such as 50MiB
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    pub(super) rate: Option<u64>,
+    /// With `--check stored`: begin anew, also where an earlier run was cut short
+    #[arg(long)]
+    pub(super) restart: bool,
 }
 
 /// Restore a snapshot, through a scratch database that must pass
@@ -419,6 +431,17 @@ pub(super) enum RolesArg {
     Skip,
 }
 
+/// `verify --check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum VerifyCheckArg {
+    /// Stored bytes, without restoring; needs no key
+    Stored,
+    /// Inventory, row counts, sequences, assertions
+    Counts,
+    /// The same, every row's content, and pg_amcheck
+    Full,
+}
+
 /// `--format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum FormatArg {
@@ -430,6 +453,21 @@ pub(super) enum FormatArg {
 
 fn table(text: &str) -> Result<(Option<String>, String), String> {
     Only::table(text).ok_or_else(|| "a table is TABLE or SCHEMA.TABLE".to_owned())
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    let refused = || "a size is a whole number and B, KiB, MiB or GiB".to_owned();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| refused())?;
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err(refused()),
+    };
+    number.checked_mul(1 << shift).filter(|rate| *rate > 0).ok_or_else(refused)
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -478,6 +516,12 @@ mod tests {
             "list -q -v",
             "snapshot --label nonsense",
             "snapshot --trigger weekly",
+            "verify --check stored --rate 0",
+            "verify --check stored --rate 5MB",
+            "verify --check stored --rate MiB",
+            "restore --check stored",
+            "key rotate --recipient",
+            "key trust",
         ] {
             let words = std::iter::once("pgkeep").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

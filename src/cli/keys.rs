@@ -16,7 +16,7 @@ use crate::codec::sign::PublicKey;
 use crate::config::{KeySource, Loaded, Settings};
 use crate::domain::observer::{Observer as _, Severity};
 use crate::ops::keys::{self, Confirmed, RotateOptions, RotateReport, TrustPlace, Trusted};
-use crate::repo::documents::{ConfirmationDocument, EpochDocument};
+use crate::repo::documents::EpochDocument;
 use crate::wiring;
 
 pub(super) async fn run(context: &Context, verb: KeyVerb) -> Result<(), Ended> {
@@ -31,9 +31,11 @@ pub(super) async fn run(context: &Context, verb: KeyVerb) -> Result<(), Ended> {
 async fn rotate(context: &Context, args: Rotate) -> Result<(), Ended> {
     let progress = context.progress();
     let loaded = context.load()?;
-    let config_file = match args.recipients.is_empty() {
-        true => None,
-        false => Some(recipients_file(&loaded)?),
+    // A rotation that is only ended here may have been given recipients when it began.
+    let config_file = match recipients_file(&loaded) {
+        Ok(file) => Some(file),
+        Err(_) if args.recipients.is_empty() => None,
+        Err(refused) => return Err(refused.into()),
     };
     let mut settings = loaded.settings;
     let source = settings.encryption.writer_key.clone();
@@ -49,6 +51,7 @@ async fn rotate(context: &Context, args: Rotate) -> Result<(), Ended> {
         settings.encryption.writer_key = KeySource::AtHome(writer_key_file.clone());
     }
     let repository = wiring::open_repository(&settings).await.map_err(failed)?;
+    let configured = wiring::keys(&settings).map_err(failed)?.recipients;
     if !args.recipients.is_empty() {
         settings.encryption.recipients = args.recipients;
     }
@@ -58,6 +61,7 @@ async fn rotate(context: &Context, args: Rotate) -> Result<(), Ended> {
         writer_key_file,
         next_file: next.path().expect("it is a file").to_owned(),
         config_file,
+        configured,
         kit_file: kit_file.map(ToOwned::to_owned),
         lost: args.lost_writer_key,
     };
@@ -294,7 +298,10 @@ async fn show(context: &Context) -> Result<(), Ended> {
         writer_key: keys.writer.is_some().then(|| encryption.writer_key.describe()),
         identity: (keys.opener.is_some() && !repository.is_plaintext())
             .then(|| encryption.identity.describe()),
-        confirmations: elsewhere(&confirmations),
+        confirmations: confirmations
+            .into_iter()
+            .map(|one| ShownConfirmation { host: one.host, confirmed_at: one.confirmed_at })
+            .collect(),
     };
     if unfinished(&opened.settings) {
         let told =
@@ -315,15 +322,6 @@ fn replaced_by(own: Option<&EpochDocument>, in_force: &[EpochDocument]) -> Optio
 fn unfinished(settings: &Settings) -> bool {
     let next = settings.encryption.writer_key.next();
     next.as_ref().and_then(KeySource::path).is_some_and(std::path::Path::exists)
-}
-
-/// Those of other hosts: a kit that is confirmed here is still kept only here.
-fn elsewhere(confirmations: &[ConfirmationDocument]) -> Vec<ShownConfirmation> {
-    let own = wiring::host_name();
-    let others = confirmations.iter().filter(|one| one.host != own);
-    others
-        .map(|one| ShownConfirmation { host: one.host.clone(), confirmed_at: one.confirmed_at })
-        .collect()
 }
 
 #[derive(Serialize)]
@@ -348,7 +346,7 @@ struct ShownKeys {
     writer_key: Option<String>,
     /// Where the identity is, if this host holds one.
     identity: Option<String>,
-    /// The other hosts that proved to hold an identity of this epoch.
+    /// The hosts without a writer key that proved to hold an identity of this epoch.
     confirmations: Vec<ShownConfirmation>,
 }
 

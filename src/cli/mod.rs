@@ -15,6 +15,7 @@ mod progress;
 mod recovery;
 mod reports;
 mod run;
+mod stored;
 mod text;
 mod verbs;
 

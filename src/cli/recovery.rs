@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::args::{CheckArg, FormatArg, Restore, RolesArg, Verify};
+use super::args::{CheckArg, FormatArg, Restore, RolesArg, Verify, VerifyCheckArg};
 use super::context::Context;
 use super::failure::{Failed, failed};
 use super::progress::Progress;
@@ -12,6 +12,7 @@ use super::reports::{
     verify_text,
 };
 use super::run::Ended;
+use super::stored;
 use super::verbs::{Gravest, Opened};
 use crate::config::{self, ClusterSettings, ConnectionSource, Settings};
 use crate::domain::connection::ConnectionInfo;
@@ -99,6 +100,15 @@ fn scratch_choice(settings: &Settings, cluster: &ClusterSettings) -> Result<Scra
 }
 
 pub(super) async fn verify(context: &Context, args: Verify) -> Result<(), Ended> {
+    let depth = match args.check {
+        VerifyCheckArg::Stored => return stored::verify(context, &args).await,
+        VerifyCheckArg::Counts => Depth::Counts,
+        VerifyCheckArg::Full => Depth::Full,
+    };
+    if args.rate.is_some() || args.restart {
+        let hint = "a restore reads as fast as it can; leave them out, or add --check stored";
+        return Err(Failed::usage("--rate and --restart belong to --check stored", hint).into());
+    }
     let progress = context.progress();
     let opened = Opened::open(context, &progress).await?;
     let choice = match (args.all, args.ids) {
@@ -112,7 +122,7 @@ pub(super) async fn verify(context: &Context, args: Verify) -> Result<(), Ended>
     // Those of one cluster share a server, assertions and programs; the order is kept.
     let cluster = |entry: &Entry| entry.manifest.cluster.clone();
     for group in entries.chunk_by(|a, b| cluster(a) == cluster(b)) {
-        verify_group(context, &progress, &opened, group, args.check, &mut gravest).await?;
+        verify_group(context, &progress, &opened, group, depth, &mut gravest).await?;
         if context.cancel.is_cancelled() {
             return Err(Failed::interrupted().into());
         }
@@ -125,7 +135,7 @@ async fn verify_group(
     progress: &Progress,
     opened: &Opened,
     entries: &[Entry],
-    check: CheckArg,
+    depth: Depth,
     gravest: &mut Gravest,
 ) -> Result<(), Ended> {
     let settings = &opened.settings;
@@ -142,7 +152,7 @@ async fn verify_group(
         scratch_dir: &scratch_dir,
         scratch: &scratch,
         assertions: &assertions,
-        depth: check.depth(),
+        depth,
         signer: opened.repository.keys().writer.as_ref().map(|writer| &writer.signing),
         host: &host,
         observer: progress,

@@ -125,6 +125,28 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// Where this host notes what it may forget: `state` at `$PGKEEP_HOME`; else what systemd gives a service;
+    /// else `/var/lib/pgkeep` for root, and the user's state directory.
+    pub fn state_home(&self) -> PathBuf {
+        if let Some(home) = self.get("PGKEEP_HOME") {
+            return Path::new(home).join("state");
+        }
+        if let Some(dir) = self.get("STATE_DIRECTORY").and_then(|dirs| dirs.split(':').next()) {
+            return dir.into();
+        }
+        let user = self
+            .get("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_absolute())
+            .or_else(|| self.get("HOME").map(|home| Path::new(home).join(".local/state")));
+        match user {
+            Some(user) if !self.is_root => user.join("pgkeep"),
+            _ => PathBuf::from("/var/lib/pgkeep"),
+        }
+    }
+}
+
 /// What a connection string is completed from is this environment, so an `--env-file` counts there too.
 impl ConnectionSources for Environment {
     fn variable(&self, name: &str) -> Option<String> {

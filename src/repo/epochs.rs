@@ -344,7 +344,8 @@ mod tests {
         assert_eq!(repository.confirmations(&epoch).await.expect("none").len(), 0);
         let vault = open(&store, Keys { opener: Some(own.opener), ..keys(None, &reader()) }).await;
         let confirmed = vault.confirm(&epoch, "vault").await.expect("it opens");
-        assert_eq!(repository.confirmations(&epoch).await.expect("one"), [confirmed.clone()]);
+        let found = repository.confirmations(&epoch).await.expect("one");
+        assert_eq!(found.as_slice(), std::slice::from_ref(&confirmed));
         let id: BackupId = "20261121T020000Z-00000001".parse().expect("an id");
         let forged = ConfirmationDocument { host: "other".to_owned(), id, ..confirmed.clone() };
         let key = layout::confirmation(&epoch, &forged.id);

@@ -1,5 +1,6 @@
 //! What lies where. Every object name of the repository is made, and taken apart, in this file.
 
+use crate::domain::chunk::ChunkName;
 use crate::domain::id::{BackupId, ClusterName, EpochId};
 use crate::domain::key::ObjectKey;
 
@@ -70,6 +71,12 @@ pub fn chunks(epoch: &EpochId, shard: Option<&str>) -> String {
         Some(shard) => format!("chunks/{epoch}/{shard}/"),
         None => format!("chunks/{epoch}/"),
     }
+}
+
+/// The epoch and name of a chunk, if `key` is one's.
+pub fn chunk_of(key: &ObjectKey) -> Option<(EpochId, ChunkName)> {
+    let epoch = key.as_str().strip_prefix("chunks/")?.split('/').next()?.parse().ok()?;
+    Some((epoch, key.file_name().parse().ok()?))
 }
 
 /// All snapshots of a cluster.

@@ -139,6 +139,13 @@ impl Repository {
         Ok(Self { store, document, keys, trusted, workers, ambient })
     }
 
+    /// The same, with one more signer that counts: one whose key this host has just made.
+    #[must_use]
+    pub fn trusting(&self, signer: PublicKey) -> Self {
+        let trusted = self.trusted.iter().copied().chain([signer]).collect();
+        Self { trusted, ..self.clone() }
+    }
+
     /// The clocks and the dice of this run.
     pub fn ambient(&self) -> &Arc<dyn Ambient> {
         &self.ambient

@@ -34,8 +34,10 @@ pub struct RotateOptions {
     pub writer_key_file: PathBuf,
     /// Where the next one waits.
     pub next_file: PathBuf,
-    /// The configuration whose recipients are to be set to the new ones.
+    /// The configuration whose recipients may be set to the new ones.
     pub config_file: Option<PathBuf>,
+    /// The recipients that are configured now.
+    pub configured: Vec<String>,
     /// The recovery kit on this host, to be told of a new signer.
     pub kit_file: Option<PathBuf>,
     /// The operator says that no copy of the writer key is left.
@@ -74,26 +76,19 @@ pub async fn rotate(
     options: &RotateOptions,
 ) -> Result<RotateReport, KeysError> {
     let old = old_key(&options.writer_key_file)?;
-    let (next, document, finished) =
-        match begun(repository, &options.next_file, old.as_ref()).await? {
-            Some((next, document)) => (next, document, true),
-            None => {
-                let next = new_key(repository, wanted, options)?;
-                let file = &options.next_file;
-                write(file, next.to_text().as_bytes())?;
-                failpoint::hit("rotate.next-written");
-                let document = repository.open_epoch(wanted, &next.writer).await?;
-                failpoint::hit("rotate.epoch-put");
-                (next, document, false)
-            }
-        };
+    let begun = begun(repository, &options.next_file, old.as_ref()).await?;
+    let finished = begun.is_some();
+    let (next, document) = match begun {
+        Some(begun) => begun,
+        None => begin(repository, wanted, options).await?,
+    };
     let signer = next.writer.signing.public();
-    let config_file = options.config_file.clone();
+    let differ = next.recipients != options.configured;
+    let config_file = options.config_file.clone().filter(|_| differ);
     if let Some(config_file) = &config_file {
         set_list(config_file, "encryption.recipients", &next.recipients)?;
     }
     failpoint::hit("rotate.configured");
-    let signer_is_new = is_new(repository, &document, &signer.to_string()).await?;
     let mut kept_aside = None;
     if let Some(old) = old.filter(|old| old.epoch != next.writer.epoch) {
         kept_aside = Some(keep_aside(&options.writer_key_file, &old)?);
@@ -102,6 +97,8 @@ pub async fn rotate(
     let line = zeroize_line(&next.writer);
     write(&options.writer_key_file, line.as_bytes())?;
     failpoint::hit("rotate.installed");
+    let repository = &repository.trusting(signer);
+    let signer_is_new = is_new(repository, &document, &signer.to_string()).await?;
     if let Some(kit_file) = options.kit_file.as_deref().filter(|_| signer_is_new) {
         add_signer(kit_file, &signer)?;
     }
@@ -119,6 +116,20 @@ pub async fn rotate(
         config_file,
         finished,
     })
+}
+
+/// Up to the commit.
+async fn begin(
+    repository: &Repository,
+    wanted: &Keys,
+    options: &RotateOptions,
+) -> Result<(NextWriterKey, EpochDocument), KeysError> {
+    let next = new_key(repository, wanted, options)?;
+    write(&options.next_file, next.to_text().as_bytes())?;
+    failpoint::hit("rotate.next-written");
+    let document = repository.open_epoch(wanted, &next.writer).await?;
+    failpoint::hit("rotate.epoch-put");
+    Ok((next, document))
 }
 
 /// A rotation whose epoch was opened and whose key was not installed. One whose epoch was never opened is

@@ -15,9 +15,12 @@ use tokio_util::sync::CancellationToken;
 mod choose;
 mod error;
 mod ground;
+mod progress;
+mod stored;
 
 pub use choose::{Choice, choose};
 pub use error::VerifyError;
+pub use stored::{CheckingStored, DamagedChunk, StoredChoice, StoredReport, check_stored};
 
 use super::copy::{CopyError, OpenedBackup, jobs};
 use crate::codec::sign::SigningKey;
@@ -27,8 +30,9 @@ use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::observer::{Observer, Severity};
 use crate::domain::verification::{Check, Depth, FETCH, Outcome, VerificationRecord, outcome_of};
 use crate::proof::{Assertion, Incoming, ProofError, ProofRequest, verify as prove};
-use crate::repo::Repository;
 use crate::repo::catalog::Entry;
+use crate::repo::damage::ChunkAddress;
+use crate::repo::{RepoError, Repository, layout};
 use crate::scratch::directory::ScratchDirectory;
 use crate::scratch::{ScratchError, registry, space};
 
@@ -147,7 +151,26 @@ async fn one(verifying: &Verifying<'_>, entry: &Entry) -> Result<VerifyReport, V
     let checks = match checks(verifying, entry).await {
         Ok(checks) => checks,
         // What is wrong with the backup itself is what a verification is made to find.
-        Err(error) => vec![Check::failed(FETCH, error.damage()?)],
+        Err(error) => {
+            let named = error.chunk();
+            let detail = error.damage()?;
+            let repository = verifying.repository;
+            // Before the record: what is damaged must be in no later backup, told or not.
+            match stored::condemn_of(repository, entry, named, verifying.observer).await {
+                Ok(0) => {}
+                Ok(new) => {
+                    let told = format!(
+                        "{new} damaged chunks are condemned: the next backup stores their content afresh"
+                    );
+                    verifying.observer.finding(Severity::Notice, &told);
+                }
+                Err(error) => {
+                    let told = format!("what else is damaged could not be told: {}", chain(&error));
+                    verifying.observer.finding(Severity::Warning, &told);
+                }
+            }
+            vec![Check::failed(FETCH, detail)]
+        }
     };
     let spent = ambient.monotonic().saturating_sub(begun);
     let mut report = VerifyReport {
@@ -248,6 +271,12 @@ async fn prove_on(
 }
 
 impl VerifyError {
+    /// The chunk that a restore stumbled over.
+    fn chunk(&self) -> Option<ChunkAddress> {
+        let Self::Copy(CopyError::Repo(RepoError::Chunk { key, .. })) = self else { return None };
+        layout::chunk_of(key)
+    }
+
     /// The words of a failed check, where the backup itself is at fault; else the error.
     fn damage(self) -> Result<String, Self> {
         let copy = matches!(&self, Self::Copy(error) if error.is_damage());

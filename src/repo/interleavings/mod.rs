@@ -99,7 +99,7 @@ impl History {
         }
         if self.seed % 4 < 2 && matches!(self.mutant, None | Some(Mutant::DamageListsBelieved)) {
             let (world, store) = (scheduler.world.clone(), scheduler.store(false));
-            let disk = (self.seed % 4 == 0).then_some((world, damaged.clone()));
+            let disk = self.seed.is_multiple_of(4).then_some((world, damaged.clone()));
             let (keys, ambient, seed) = (keys.clone(), ambient.clone(), self.seed);
             scheduler.spawn(async move { condemns(store, keys, ambient, disk, seed).await });
         }

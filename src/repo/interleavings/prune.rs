@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{KEEP_LAST, Mutant};
-use crate::domain::chunk::ChunkName;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::key::ObjectKey;
 use crate::repo::documents::{self, CondemnedBackup, CondemnedDocument, CondemnedReason, FORMAT};
@@ -295,7 +294,6 @@ fn expired<'p>(present: &'p [Present], gone: &HashSet<BackupId>) -> BTreeSet<&'p
 
 /// `<epoch>/<name>` and the suffix of a chunk's key.
 fn chunk_of(key: &ObjectKey) -> Option<(String, String)> {
-    let epoch = key.as_str().strip_prefix("chunks/")?.split('/').next()?;
-    let name: ChunkName = key.file_name().parse().ok()?;
+    let (epoch, name) = layout::chunk_of(key)?;
     Some((format!("{epoch}/{name}"), format!("{:08x}", name.suffix)))
 }
