@@ -129,3 +129,83 @@ impl Repository {
         Ok(new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::codec::cut::ChunkParams;
+    use crate::codec::encrypt::{Recipients, generate_identity};
+    use crate::codec::seal::Sealer;
+    use crate::domain::chunk::Hash;
+    use crate::repo::Keys;
+    use crate::repo::test_support::{Still, plaintext_keys};
+    use crate::repo::workers::Workers;
+    use crate::store::memory::MemoryStore;
+
+    /// A repository and the store below it.
+    async fn repository(encrypted: bool) -> (Repository, Arc<MemoryStore>) {
+        let store = Arc::new(MemoryStore::new());
+        let mut keys: Keys = plaintext_keys();
+        if encrypted {
+            let recipients = Recipients::parse(&[generate_identity().1]).expect("own key");
+            keys.recipients = recipients.as_strings();
+            keys.sealer = Some(Sealer::new(&recipients, 1));
+            keys.insecure_plaintext = false;
+        }
+        let (chunking, ambient) = (ChunkParams::default(), Arc::new(Still::default()));
+        let made = Repository::create(store.clone(), keys, chunking, Workers::Inline, ambient);
+        (made.await.expect("it is made").0, store)
+    }
+
+    async fn put(repository: &Repository, bytes: &'static [u8]) -> (EpochId, ChunkEntry) {
+        let (epoch, name) = (EpochId::new(1), ChunkName { hash: Hash([7; 32]), suffix: 9 });
+        repository.store.put(&name.key(&epoch), Bytes::from_static(bytes)).await.expect("put");
+        let sealed_bytes = u32::try_from(bytes.len()).expect("small");
+        let sealed_hash = plain_hash(bytes);
+        (epoch, ChunkEntry { name, plain_bytes: 1, sealed_bytes, sealed_hash })
+    }
+
+    #[tokio::test]
+    async fn each_way_to_be_other_than_stored_is_told_apart() {
+        let (repository, store) = repository(true).await;
+        let (epoch, entry) = put(&repository, b"age-encryption.org/v1\nrows").await;
+        let key = entry.name.key(&epoch);
+        let found = || async { repository.check_stored(&epoch, &entry).await.expect("read") };
+        assert_eq!(found().await, None);
+        store.damage(&key, Some(Bytes::from_static(b"age-encryption.org/v1\nrowz")));
+        assert_eq!(found().await, Some(StoredFault::Content));
+        store.damage(&key, Some(Bytes::from_static(b"age")));
+        assert_eq!(found().await, Some(StoredFault::Size { found: 3, stored: 26 }));
+        store.damage(&key, None);
+        assert_eq!(found().await, Some(StoredFault::Missing));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_encrypted_is_found_though_it_is_what_was_stored() {
+        let (sealed, _) = repository(true).await;
+        let (epoch, entry) = put(&sealed, b"rows").await;
+        let found = sealed.check_stored(&epoch, &entry).await.expect("read");
+        assert_eq!(found, Some(StoredFault::NotEncrypted));
+        let (open, _) = repository(false).await;
+        let (epoch, entry) = put(&open, b"rows").await;
+        assert_eq!(open.check_stored(&epoch, &entry).await.expect("read"), None);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_name_is_listed_once() {
+        let (repository, store) = repository(false).await;
+        let name = |suffix| (EpochId::new(1), ChunkName { hash: Hash([7; 32]), suffix });
+        assert_eq!(repository.condemn_damaged(&[].into()).await.expect("nothing"), 0);
+        assert_eq!(repository.condemn_damaged(&[name(1), name(2)].into()).await.expect("put"), 2);
+        assert_eq!(repository.condemn_damaged(&[name(2), name(3)].into()).await.expect("put"), 1);
+        assert_eq!(repository.condemn_damaged(&[name(3)].into()).await.expect("put"), 0);
+        let lists = store.objects().into_keys().filter(layout::is_condemned_list);
+        assert_eq!(lists.count(), 2);
+        let lists = repository.condemned().await.expect("read");
+        assert!(lists.iter().all(|list| list.reason == CondemnedReason::Damaged));
+    }
+}

@@ -67,6 +67,9 @@ fn help_is_exact() {
         "config validate",
         "key",
         "key show",
+        "key rotate",
+        "key confirm",
+        "key trust",
         "demo",
         "completions",
         "man",
@@ -94,7 +97,11 @@ fn wrong_use_is_exit_2_with_a_hint() {
         "list --limit many",
         "init --recipient age1x --insecure-plaintext",
         "prune",
-        "verify --check stored",
+        "verify --rate 5MiB",
+        "verify --check stored --rate 5MB",
+        "restore --check stored",
+        "key trust",
+        "key trust RW",
         "--json restore --relpace",
     ]
     .iter()

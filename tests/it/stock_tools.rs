@@ -88,6 +88,26 @@ fn the_commands_of_recover_md_bring_a_database_and_its_roles_back() {
     assert!(inventory.stdout.contains("customers"), "{}", inventory.stdout);
 }
 
+/// Whose writer key was lost has signed with two keys, and a kit that names both is enough for either.
+#[test]
+fn the_commands_of_recover_md_believe_every_signer_of_the_kit() {
+    let source = Cluster::newer(&[]);
+    source.psql("postgres", include_str!("sql/shop.sql").replace(":orders", "50").as_str());
+    let keeper = Keeper::initialised(&source.url("postgres"));
+    let first = keeper.snapshot_id();
+    std::fs::remove_file(keeper.home().join("writer.key")).expect("it was there");
+    keeper.pgkeep(["key", "rotate", "--lost-writer-key"]).run().expect_code(0);
+    let second = keeper.snapshot_id();
+    let person = Person::new(keeper);
+    let script = fenced(&person.page, "sh");
+    for (id, database) in [(first, "by_the_first"), (second, "by_the_second")] {
+        let manifest = format!("clusters/main/snapshots/{id}.json");
+        let manifest = person.keeper.repository().join(manifest);
+        person.runs(&script, &source, database).env("MANIFEST", manifest).run().expect_code(0);
+        assert_eq!(source.psql(database, "SELECT count(*) FROM orders"), "50");
+    }
+}
+
 #[test]
 fn stock_minisign_accepts_a_manifest_and_refuses_an_edited_one() {
     let source = Cluster::newer(&[]);

@@ -168,7 +168,7 @@ fn a_check_that_was_cut_short_goes_on_where_it_was_and_keeps_to_its_rate() {
     let slow = ["verify", "--check", "stored", "--rate", &rate];
     let running = scene.checker.pgkeep(slow).spawn();
     let compared = || note().and_then(|note| note["chunks"].as_u64()).unwrap_or(0);
-    eventually("some are compared", Duration::from_secs(60), || compared() > 0);
+    eventually("some are compared", Duration::from_mins(1), || compared() > 0);
     running.signal(rustix::process::Signal::INT);
     running.wait().expect_code(130);
     let before = note().expect("it is noted");
@@ -195,7 +195,7 @@ fn a_run_that_begins_anew_reads_everything_again() {
     let scene = Scene::new("anew");
     let running = scene.checker.pgkeep(["verify", "--check", "stored", "--rate", "20000"]).spawn();
     let state = scene.checker.home().join("state");
-    eventually("it is noted", Duration::from_secs(60), || {
+    eventually("it is noted", Duration::from_mins(1), || {
         std::fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some())
     });
     running.signal(rustix::process::Signal::KILL);
