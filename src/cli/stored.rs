@@ -47,11 +47,12 @@ fn show(context: &Context, report: StoredReport) -> Result<(), Ended> {
     for fault in report.faults {
         gravest.add(context, "id", fault.name.id.as_str(), failed(fault.error))?;
     }
+    let all = report.backups.len();
     let failures = report.backups.iter().filter(|backup| backup.result != Outcome::Passed).count();
     if failures > 0 && !context.output.json {
         context.output.complaint(&Failed {
             kind: FailureKind::Damage,
-            message: format!("{failures} backups are damaged"),
+            message: format!("{failures} of {all} backups are damaged"),
             hint: Some(
                 "bring what is named back from a copy of the repository; the next snapshot stores what it still \
                  has of it afresh, so take one now"

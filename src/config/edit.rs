@@ -66,7 +66,8 @@ fn with_list(text: &str, key: &str, items: &[String]) -> Option<String> {
 /// Puts a file in the place of another, whole and durable or not at all. A new file is its owner's alone; one
 /// that is there keeps its mode and, where this user may give it, its owner.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    let directory = above.unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory)?;
     // Temporary files are made with mode 0600.
     let mut file = tempfile::NamedTempFile::new_in(directory)?;

@@ -130,7 +130,8 @@ impl Failure for InitError {
                 Some("move the file away if it belongs to something else, and run it again".into())
             }
             Self::OthersRepository(_) => Some(
-                "copy the writer key of the host that made it here, or choose another address"
+                "copy the writer key of the host that made it here, or choose another address; where that key is \
+                 lost everywhere, `pgkeep key rotate --lost-writer-key`"
                     .into(),
             ),
         }

@@ -186,9 +186,10 @@ fn a_host_with_the_old_writer_key_is_refused_and_goes_on_with_the_new_one() {
     first.snapshot();
     second.snapshot();
     first.pgkeep(["key", "rotate"]).run().expect_code(0);
-    let listed = first.listed();
+    let (listed, objects) = (first.listed(), first.objects());
     let refused = second.pgkeep(["snapshot"]).run().expect_failure(7, &["was replaced by epoch"]);
     assert!(refused.stderr.contains("bring its writer key"), "{}", refused.stderr);
+    assert_eq!(first.objects(), objects, "it is refused before anything is written");
     assert_eq!(key_show(&second)["replaced_by"], key_show(&first)["epoch"]);
     assert_eq!(first.listed(), listed);
     bring_keys(&first, &second);

@@ -117,7 +117,7 @@ fn a_host_without_keys_finds_all_damage_and_names_who_needs_it() {
     // A record of no key's: what was found is condemned once, however often it is found.
     assert_eq!(scene.condemned(), 1);
     let told = scene.checker.pgkeep(["verify", "--check", "stored"]).run();
-    let told = told.expect_failure(3, &["2 backups are damaged"]);
+    let told = told.expect_failure(3, &["2 of 2 backups are damaged"]);
     assert!(told.stdout.contains(&format!("needed by {}, {}", scene.second, scene.first)));
     assert_eq!(scene.condemned(), 1);
     // Asked for one, it tells of that one.

@@ -115,7 +115,7 @@ pub async fn check_stored(
         return Err(VerifyError::Nothing);
     }
     let mut progress = resume(checking, choice, &mut catalog);
-    let work = Work::read(repository, &catalog.entries).await?;
+    let work = Work::read(repository, &catalog.entries, checking.cancel).await?;
     let result = compare(checking, &work, &mut progress).await;
     if !progress.save(checking.note) && result.is_err() {
         let told =
@@ -203,12 +203,19 @@ const fn order((epoch, chunk): &(usize, ChunkEntry)) -> (usize, ChunkName, u32, 
 
 impl Work {
     /// Reads the lists one after the other and keeps of each only what is new.
-    async fn read(repository: &Repository, entries: &[Entry]) -> Result<Self, VerifyError> {
+    async fn read(
+        repository: &Repository,
+        entries: &[Entry],
+        cancel: &CancellationToken,
+    ) -> Result<Self, VerifyError> {
         let epochs: BTreeSet<&EpochId> =
             entries.iter().map(|entry| &entry.manifest.epoch).collect();
         let epochs: Vec<EpochId> = epochs.into_iter().cloned().collect();
         let (mut chunks, mut lists) = (Vec::new(), HashMap::new());
         for entry in entries {
+            if cancel.is_cancelled() {
+                return Err(VerifyError::Interrupted);
+            }
             let manifest = &entry.manifest;
             let epoch = epochs.binary_search(&manifest.epoch).expect("every epoch was collected");
             let mut list = match repository.chunk_list(manifest).await {
