@@ -148,10 +148,12 @@ fn rotate_text(report: &RotateReport, url: &str) -> String {
         ));
     }
     if !report.recipients.is_empty() {
-        text.line(
-            "- The file of each identity, away from this host, is a recovery kit with these lines:",
-        );
-        text.line(&format!("# repository: {}", harmless(url)));
+        if report.signer_is_new {
+            text.line("- Add this line to every recovery kit, beside the signers that are there:");
+        } else {
+            text.line("- The file of each identity, kept away from this host, is a recovery kit with these lines:");
+            text.line(&format!("# repository: {}", harmless(url)));
+        }
         text.line(&format!("# signer: {}", report.signer));
         text.line("- Prove that a kit is kept there: run `pgkeep key confirm` on that host.");
         text.line(&format!(

@@ -82,7 +82,7 @@ fn summary(report: &StoredReport) -> String {
     }
     if report.condemned > 0 {
         let condemned = count(report.condemned as u64);
-        text.line(&format!("{condemned} of them are condemned: no later backup relies on them"));
+        text.line(&format!("condemned {condemned} of them: no later backup relies on those names"));
     }
     text.into_text()
 }

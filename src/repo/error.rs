@@ -204,7 +204,8 @@ impl Failure for RepoError {
                 "set encryption.trusted_signers or PGKEEP_TRUSTED_SIGNERS; the recovery kit holds them"
             }
             Self::NoWriterKey => {
-                "set encryption.writer_key_file or PGKEEP_WRITER_KEY; `pgkeep init` made it"
+                "set encryption.writer_key_file or PGKEEP_WRITER_KEY; `pgkeep init` made it; where it is lost everywhere, \
+                 `pgkeep key rotate --lost-writer-key`"
             }
             Self::NoIdentity => {
                 "set encryption.identity_file or PGKEEP_IDENTITY_FILE to the recovery kit"
