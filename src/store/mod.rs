@@ -18,6 +18,11 @@ pub mod contract;
 pub mod faulty;
 pub mod local;
 pub mod memory;
+#[cfg(feature = "s3")]
+pub mod s3;
+pub mod service;
+
+use service::ServiceFault;
 
 /// Why a store call failed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,17 @@ pub enum StoreError {
         /// What it said.
         #[source]
         source: std::io::Error,
+    },
+    /// A storage service said no, or could not be reached.
+    #[error("{action} `{key}`")]
+    Service {
+        /// Such as `cannot write`.
+        action: &'static str,
+        /// The object, or the prefix of a listing; the repository's address where it is neither.
+        key: String,
+        /// What it said.
+        #[source]
+        fault: ServiceFault,
     },
     /// A failure that a test ordered.
     #[error("injected fault at `{0}`")]
@@ -74,6 +90,7 @@ impl Failure for StoreError {
                 std::io::ErrorKind::StorageFull => "free some space and run it again".to_owned(),
                 _ => "check that the store can be reached and written".to_owned(),
             },
+            Self::Service { fault, .. } => fault.hint(),
             Self::Injected(_) => "this is a test".to_owned(),
         })
     }

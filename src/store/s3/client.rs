@@ -1,0 +1,219 @@
+//! The SDK's client, set up once: credentials, region, connections, time limits.
+//!
+//! The SDK's own retries are off. Its budget is one bucket for the whole process, which an outage empties,
+//! and after that every call fails at the first hiccup; [`super::retry`] is the one place that tries again.
+
+use std::time::Duration;
+
+use aws_config::meta::region::{ProvideRegion, RegionProviderChain};
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::interceptors::AfterDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, ConfigBag, Credentials, Intercept, Region, RequestChecksumCalculation,
+    ResponseChecksumValidation, RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::error::BoxError;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder as HttpBuilder, Connector};
+
+use super::options::{Checksums, S3Options};
+use crate::store::service::ServiceFault;
+
+/// Connections that rest for longer are not used again. Services close theirs after about 20 s, and a
+/// request on a connection that is being closed gets no answer; a snapshot pauses for as long as a dump does.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+
+/// The region that is named where it does not matter or cannot be known; a service that minds says so.
+const ANY_REGION: &str = "us-east-1";
+
+/// A client, and what it turned out to use.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) client: Client,
+    pub(super) region: String,
+    /// For messages.
+    pub(super) endpoint: String,
+}
+
+/// Reads the configuration files and makes the client. Nothing is asked of the network here, except the
+/// machine's region where nothing at all tells one.
+pub(super) async fn connect(options: &S3Options) -> Result<Connected, ServiceFault> {
+    let limits = &options.limits;
+    let http = http_client(options)?;
+    // The time limit for an answer is the caller's, who knows the size: a fixed one would cut long puts.
+    let timeouts = TimeoutConfig::builder().connect_timeout(limits.connect).build();
+    let stalled = StalledStreamProtectionConfig::enabled().grace_period(limits.idle).build();
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http)
+        .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard());
+    if let Some(given) = &options.credentials {
+        let credentials = Credentials::new(
+            &given.access_key_id,
+            &given.secret_access_key,
+            given.session_token.clone(),
+            None,
+            "pgkeep",
+        );
+        loader = loader.credentials_provider(credentials);
+    }
+    if let Some(profile) = &options.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(endpoint) = &options.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    let region = region(options).await;
+    let shared = loader.region(region.clone()).load().await;
+
+    let custom = shared.endpoint_url().map(str::to_owned);
+    let checksums = options.checksums.unwrap_or(match custom {
+        Some(_) => Checksums::WhenRequired,
+        None => Checksums::WhenSupported,
+    });
+    let (request, response) = match checksums {
+        Checksums::WhenSupported => {
+            (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported)
+        }
+        Checksums::WhenRequired => {
+            (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired)
+        }
+    };
+    let config = aws_sdk_s3::config::Builder::from(&shared)
+        .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(stalled)
+        .force_path_style(options.path_style.unwrap_or(custom.is_some()))
+        .request_checksum_calculation(request)
+        .response_checksum_validation(response)
+        .interceptor(ErrorsInsideSuccess)
+        .build();
+    let region = region.as_ref().to_owned();
+    let endpoint = custom.unwrap_or_else(|| format!("s3.{region}.amazonaws.com"));
+    Ok(Connected { client: Client::from_conf(config), region, endpoint })
+}
+
+/// What was configured; else what a profile says; else, where neither an endpoint nor explicit keys tell
+/// that this is no machine of Amazon's, what the machine says.
+async fn region(options: &S3Options) -> Region {
+    if let Some(name) = &options.region {
+        return Region::new(name.clone());
+    }
+    let mut profile = ProfileFileRegionProvider::builder();
+    if let Some(name) = &options.profile {
+        profile = profile.profile_name(name);
+    }
+    let found = profile.build().region().await;
+    let outside = options.endpoint.is_some() || options.credentials.is_some();
+    match found {
+        Some(region) => region,
+        None if outside => Region::from_static(ANY_REGION),
+        None => {
+            let chain =
+                RegionProviderChain::default_provider().or_else(Region::from_static(ANY_REGION));
+            chain.region().await.unwrap_or(Region::from_static(ANY_REGION))
+        }
+    }
+}
+
+fn http_client(options: &S3Options) -> Result<SharedHttpClient, ServiceFault> {
+    let mut trust = TrustStore::empty().with_native_roots(true);
+    if let Some(path) = &options.ca_bundle {
+        let pem = std::fs::read(path).map_err(|error| {
+            ServiceFault::Settings(format!("AWS_CA_BUNDLE, {}: {error}", path.display()))
+        })?;
+        trust = trust.with_pem_certificate(pem);
+    }
+    let tls = TlsContext::builder()
+        .with_trust_store(trust)
+        .build()
+        .map_err(|error| ServiceFault::Settings(error.to_string()))?;
+    let connector = move |settings: Option<&_>, _: Option<&RuntimeComponents>| {
+        let mut builder = Connector::builder()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(tls.clone())
+            .proxy_config(ProxyConfig::from_env())
+            .pool_idle_timeout(POOL_IDLE);
+        builder.set_connector_settings(settings.cloned());
+        builder.build()
+    };
+    Ok(HttpBuilder::new().build_with_connector_fn(connector))
+}
+
+/// An error document under the status 200. Some services begin the answer before they know the end of it;
+/// a client that looks at the status alone takes a failed write for done.
+#[derive(Debug)]
+struct ErrorsInsideSuccess;
+
+/// What such a document says.
+#[derive(Debug, thiserror::Error)]
+#[error("an error with the status of success: {code}")]
+pub(super) struct ErrorInsideSuccess {
+    pub(super) code: String,
+}
+
+#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
+impl Intercept for ErrorsInsideSuccess {
+    fn name(&self) -> &'static str {
+        "ErrorsInsideSuccess"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        let body = response.body().bytes().unwrap_or_default();
+        if response.status().is_success()
+            && let Some(code) = error_document(body)
+        {
+            return Err(ErrorInsideSuccess { code }.into());
+        }
+        Ok(())
+    }
+}
+
+/// The code of an error document, if that is what the bytes are.
+fn error_document(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body.get(..body.len().min(4096))?).ok()?.trim_start();
+    let root = match text.strip_prefix("<?xml") {
+        Some(rest) => rest.split_once("?>")?.1.trim_start(),
+        None => text,
+    };
+    if !root.starts_with("<Error") {
+        return None;
+    }
+    Some(element(root, "Code").unwrap_or("Error").to_owned())
+}
+
+/// The text of the first element of that name; the documents it is for have no attributes and no nesting.
+pub(super) fn element<'a>(document: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = document.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    let text = text.trim();
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_document_is_told_from_other_bodies() {
+        let code = |text: &str| error_document(text.as_bytes());
+        assert_eq!(code("<Error><Code>SlowDown</Code></Error>").as_deref(), Some("SlowDown"));
+        let whole = "<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code><Message>x</Message></Error>";
+        assert_eq!(code(whole).as_deref(), Some("InternalError"));
+        assert_eq!(code("\n <Error/>").as_deref(), Some("Error"));
+        for other in ["", "<ListBucketResult><Error></Error></ListBucketResult>", "Error", "{}"] {
+            assert_eq!(code(other), None, "{other}");
+        }
+        assert_eq!(error_document(&[0xff, 0xfe]), None);
+    }
+}
