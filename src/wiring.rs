@@ -13,7 +13,11 @@ use crate::codec::random::random_bytes;
 use crate::codec::seal::{Opener, Sealer};
 use crate::codec::sign::{PublicKey, SignError};
 use crate::codec::writer_key::{NextWriterKey, WriterKey, WriterKeyError};
-use crate::config::{ClusterSettings, ConfigError, Environment, RepositoryLocation, Settings};
+#[cfg(feature = "s3")]
+use crate::config::ChecksumPolicy;
+use crate::config::{
+    ClusterSettings, ConfigError, Environment, RepositoryLocation, ServiceSettings, Settings,
+};
 use crate::domain::ambient::Ambient;
 use crate::domain::connection::{ConnectionError, ConnectionInfo};
 use crate::domain::failure::{Failure, FailureKind};
@@ -22,6 +26,8 @@ use crate::ops::snapshot::Hooks;
 use crate::repo::workers::Workers;
 use crate::repo::{Keys, RepoError, Repository};
 use crate::store::local::LocalStore;
+#[cfg(feature = "s3")]
+use crate::store::s3::{Checksums, GivenCredentials, S3Options, S3Store};
 use crate::store::{Store, StoreError};
 
 /// Why the configuration cannot come to life.
@@ -51,11 +57,14 @@ pub enum WiringError {
     /// A trusted signer.
     #[error("a trusted signer cannot be used")]
     Signer(#[from] SignError),
+    /// An address that this build cannot reach.
+    #[error("this pgkeep was built without support for s3:// repositories")]
+    WithoutS3,
 }
 
 impl WiringError {
-    fn cause(&self) -> &dyn Failure {
-        match self {
+    fn cause(&self) -> Option<&dyn Failure> {
+        Some(match self {
             Self::Config(error) => error,
             Self::Connection(error) => error,
             Self::Store(error) => error,
@@ -64,16 +73,22 @@ impl WiringError {
             Self::WriterKey(error) => error,
             Self::Kit(error) => error,
             Self::Signer(error) => error,
-        }
+            Self::WithoutS3 => return None,
+        })
     }
 }
 
 impl Failure for WiringError {
     fn kind(&self) -> FailureKind {
-        self.cause().kind()
+        self.cause().map_or(FailureKind::Usage, Failure::kind)
     }
     fn hint(&self) -> Option<String> {
-        self.cause().hint()
+        match self.cause() {
+            Some(cause) => cause.hint(),
+            None => Some(
+                "build it with the cargo feature `s3`, or name a file:// repository".to_owned(),
+            ),
+        }
     }
 }
 
@@ -107,14 +122,75 @@ impl Ambient for SystemAmbient {
 
 /// The store that the configuration names; it must be there.
 pub fn open_store(settings: &Settings) -> Result<Store, WiringError> {
-    let RepositoryLocation::Directory(path) = settings.location()?;
-    Ok(Arc::new(LocalStore::open(path)?))
+    match settings.location()? {
+        RepositoryLocation::Directory(path) => Ok(Arc::new(LocalStore::open(path)?)),
+        RepositoryLocation::Bucket { bucket, prefix } => bucket_store(settings, bucket, prefix),
+    }
 }
 
-/// The store that the configuration names, made if it is not there.
+/// The store that the configuration names; a directory is made if it is not there, a bucket never is.
 pub fn create_store(settings: &Settings) -> Result<Store, WiringError> {
-    let RepositoryLocation::Directory(path) = settings.location()?;
-    Ok(Arc::new(LocalStore::create(path)?))
+    match settings.location()? {
+        RepositoryLocation::Directory(path) => Ok(Arc::new(LocalStore::create(path)?)),
+        RepositoryLocation::Bucket { bucket, prefix } => bucket_store(settings, bucket, prefix),
+    }
+}
+
+#[cfg(not(feature = "s3"))]
+fn bucket_store(_: &Settings, _: &str, _: &str) -> Result<Store, WiringError> {
+    Err(WiringError::WithoutS3)
+}
+
+#[cfg(feature = "s3")]
+fn bucket_store(settings: &Settings, bucket: &str, prefix: &str) -> Result<Store, WiringError> {
+    Ok(Arc::new(S3Store::new(s3_options(settings, bucket, prefix))))
+}
+
+/// What is configured wins over the variables; those are read here, and not by the vendor's library alone,
+/// so that an `--env-file` counts.
+#[cfg(feature = "s3")]
+fn s3_options(settings: &Settings, bucket: &str, prefix: &str) -> S3Options {
+    let service = settings.repository.service.clone();
+    let variable = |name: &str| settings.environment.get(name).map(str::to_owned);
+    let secret = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
+    let mut options = S3Options::new(bucket, prefix);
+    options.endpoint = service.endpoint.or_else(|| endpoint_variable(settings));
+    options.region = service.region.or_else(|| region_variable(settings));
+    options.path_style = service.path_style;
+    options.checksums = service.checksums.map(|policy| match policy {
+        ChecksumPolicy::WhenSupported => Checksums::WhenSupported,
+        ChecksumPolicy::WhenRequired => Checksums::WhenRequired,
+    });
+    options.credentials = secret.map(|(access_key_id, secret_access_key)| GivenCredentials {
+        access_key_id,
+        secret_access_key,
+        session_token: variable("AWS_SESSION_TOKEN"),
+    });
+    options.profile = variable("AWS_PROFILE");
+    options.ca_bundle = variable("AWS_CA_BUNDLE").map(PathBuf::from);
+    options.limits.idle = service.idle_timeout;
+    options.limits.retry_for = service.retry_for;
+    options
+}
+
+/// What a starter configuration says of a storage service, so that a host without the variables of `init`
+/// finds the same one.
+pub fn starter_service(settings: &Settings) -> Option<ServiceSettings> {
+    let RepositoryLocation::Bucket { .. } = settings.location().ok()? else { return None };
+    let service = settings.repository.service.clone();
+    let endpoint = service.endpoint.clone().or_else(|| endpoint_variable(settings));
+    let region = service.region.clone().or_else(|| region_variable(settings));
+    Some(ServiceSettings { endpoint, region, ..service })
+}
+
+fn endpoint_variable(settings: &Settings) -> Option<String> {
+    let variable = |name| settings.environment.get(name).map(str::to_owned);
+    variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"))
+}
+
+fn region_variable(settings: &Settings) -> Option<String> {
+    let variable = |name| settings.environment.get(name).map(str::to_owned);
+    variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"))
 }
 
 /// The keys that the configuration names, parsed.

@@ -91,6 +91,7 @@ async fn initialise(context: &Context, args: Init) -> Result<(), Ended> {
     let cluster = settings.cluster().ok().map(|(name, _)| name.to_string());
     let starter = Starter {
         repository: url.clone(),
+        service: wiring::starter_service(&settings),
         recipients: Vec::new(),
         trusted_signers: Vec::new(),
         insecure_plaintext: settings.encryption.insecure_plaintext,

@@ -8,9 +8,9 @@ use jiff::{Span, SpanRelativeTo};
 use serde::Deserialize;
 
 use super::settings::{
-    Assertion, ClusterSettings, ConnectionSource, Databases, EncryptionSettings, Hooks,
-    IDENTITY_FILE_NAME, KeySource, RepositoryLocation, RepositorySettings, ScratchChoice, Settings,
-    WRITER_KEY_FILE_NAME, at_home, fallback_connection,
+    Assertion, ChecksumPolicy, ClusterSettings, ConnectionSource, Databases, EncryptionSettings,
+    Hooks, IDENTITY_FILE_NAME, KeySource, RepositoryLocation, RepositorySettings, ScratchChoice,
+    ServiceSettings, Settings, WRITER_KEY_FILE_NAME, at_home, fallback_connection,
 };
 use super::{ConfigError, DEFAULT_CLUSTER, Environment, Explained, Selection};
 use crate::domain::connection::Secret;
@@ -35,6 +35,12 @@ struct Raw {
 #[serde(deny_unknown_fields)]
 struct RawRepository {
     url: Option<String>,
+    endpoint: Option<String>,
+    region: Option<String>,
+    path_style: Option<bool>,
+    checksums: Option<String>,
+    idle_timeout: String,
+    retry_for: String,
     grace: String,
 }
 
@@ -94,6 +100,60 @@ struct RawAssertion {
     sql: String,
 }
 
+/// `[repository]`; `refused` makes the error of a key and what it must be.
+fn repository(
+    raw: RawRepository,
+    refused: &impl Fn(&str, &str) -> ConfigError,
+) -> Result<RepositorySettings, ConfigError> {
+    let location = match raw.url {
+        Some(text) => Some(RepositoryLocation::parse(&text).ok_or_else(|| {
+            refused(
+                "repository.url",
+                "file:///absolute/path, an absolute path, or s3://bucket/prefix",
+            )
+        })?),
+        None => None,
+    };
+    let wait = |key: &str, text: &str| {
+        let span = duration(text).filter(|span| !span.is_zero());
+        span.ok_or_else(|| refused(key, "a duration such as 30s or 2m"))
+    };
+    let endpoint = raw.endpoint.map(|text| text.trim_end_matches('/').to_owned());
+    if endpoint.as_deref().is_some_and(|text| !is_endpoint(text)) {
+        let expected = "the address of a service without a path, such as https://s3.example.com";
+        return Err(refused("repository.endpoint", expected));
+    }
+    let checksums = match raw.checksums.as_deref() {
+        None => None,
+        Some("when_supported") => Some(ChecksumPolicy::WhenSupported),
+        Some("when_required") => Some(ChecksumPolicy::WhenRequired),
+        Some(_) => {
+            let expected = "\"when_supported\" or \"when_required\"";
+            return Err(refused("repository.checksums", expected));
+        }
+    };
+    Ok(RepositorySettings {
+        location,
+        grace: duration(&raw.grace)
+            .ok_or_else(|| refused("repository.grace", "a duration such as 24h or 90m"))?,
+        service: ServiceSettings {
+            endpoint,
+            region: raw.region,
+            path_style: raw.path_style,
+            checksums,
+            idle_timeout: wait("repository.idle_timeout", &raw.idle_timeout)?,
+            retry_for: wait("repository.retry_for", &raw.retry_for)?,
+        },
+    })
+}
+
+/// `http://host` or `https://host`, with a port or without, and no user in it.
+fn is_endpoint(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let odd = |c: char| matches!(c, '/' | '@' | '?' | '#') || c.is_whitespace();
+    host.is_some_and(|host| !host.is_empty() && !host.contains(odd))
+}
+
 /// What the leaves mean.
 pub(super) fn settings(
     merged: config::Config,
@@ -113,14 +173,7 @@ pub(super) fn settings(
         expected: expected.to_owned(),
     };
     let home = environment.config_home();
-    let location = match raw.repository.url {
-        Some(text) => Some(RepositoryLocation::parse(&text).ok_or_else(|| {
-            refused("repository.url", "file:///absolute/path or an absolute path")
-        })?),
-        None => None,
-    };
-    let grace = duration(&raw.repository.grace)
-        .ok_or_else(|| refused("repository.grace", "a duration such as 24h or 90m"))?;
+    let repository = repository(raw.repository, &refused)?;
     if !COMPRESSION_LEVELS.contains(&raw.compression.level) {
         return Err(refused("compression.level", "a whole number from -7 to 19"));
     }
@@ -130,7 +183,7 @@ pub(super) fn settings(
     Ok(Settings {
         home,
         file,
-        repository: RepositorySettings { location, grace },
+        repository,
         encryption,
         compression_level: i32::try_from(raw.compression.level).expect("checked against the range"),
         scratch_dir: raw.scratch_dir,

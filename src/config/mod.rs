@@ -31,9 +31,9 @@ pub use explain::Explained;
 pub use files::read_secret;
 pub use secret::{MASK, connection_has_password, mask_connection};
 pub use settings::{
-    Assertion, ClusterSettings, ConnectionSource, Databases, EncryptionSettings, Hooks,
-    IDENTITY_FILE_NAME, KeySource, RepositoryLocation, RepositorySettings, ScratchChoice, Settings,
-    WRITER_KEY_FILE_NAME,
+    Assertion, ChecksumPolicy, ClusterSettings, ConnectionSource, Databases, EncryptionSettings,
+    Hooks, IDENTITY_FILE_NAME, KeySource, RepositoryLocation, RepositorySettings, ScratchChoice,
+    ServiceSettings, Settings, WRITER_KEY_FILE_NAME,
 };
 pub use starter::Starter;
 
@@ -274,7 +274,7 @@ mod tests {
             ),
             (
                 "[repository]\nurl = \"s3://b/p\"\n",
-                "pgkeep.toml:2: `repository.url` must be file:///absolute/path or an absolute path",
+                "pgkeep.toml:2: `repository.url` must be file:///absolute/path, an absolute path, or s3://bucket/prefix",
             ),
         ] {
             assert_eq!(place.refusal(text, &[]).0, expected);
@@ -399,6 +399,7 @@ mod tests {
             trusted_signers: vec!["RWx".to_owned()],
             insecure_plaintext: false,
             cluster: "main".to_owned(),
+            service: None,
         };
         let loaded = Place::new().load(&starter.render(), &[]).expect("loads");
         assert_eq!(loaded.settings.encryption.recipients, ["age1x"]);
@@ -406,5 +407,65 @@ mod tests {
             loaded.settings.location().expect("set"),
             &RepositoryLocation::Directory("/r \"q\"".into())
         );
+    }
+
+    #[test]
+    fn a_bucket_and_its_service_are_read_from_every_layer() {
+        let text = "[repository]\nurl = \"s3://backups/pgkeep/main/\"\nendpoint = \"http://127.0.0.1:3900/\"\n\
+                    region = \"garage\"\nchecksums = \"when_supported\"\nidle_timeout = \"5s\"\n";
+        let loaded = Place::new().load(text, &[("PGKEEP__REPOSITORY__PATH_STYLE", "false")]);
+        let settings = loaded.expect("loads").settings;
+        let location = settings.location().expect("set");
+        assert_eq!(location.url(), "s3://backups/pgkeep/main");
+        let service = &settings.repository.service;
+        assert_eq!(service.endpoint.as_deref(), Some("http://127.0.0.1:3900"));
+        assert_eq!(service.region.as_deref(), Some("garage"));
+        assert_eq!(service.path_style, Some(false));
+        assert_eq!(service.checksums, Some(ChecksumPolicy::WhenSupported));
+        assert_eq!(service.idle_timeout, std::time::Duration::from_secs(5));
+        assert_eq!(service.retry_for, std::time::Duration::from_mins(2));
+
+        // What `init` writes of it reads the same.
+        let starter = Starter {
+            repository: location.url(),
+            service: Some(service.clone()),
+            recipients: Vec::new(),
+            trusted_signers: Vec::new(),
+            insecure_plaintext: false,
+            cluster: "main".to_owned(),
+        };
+        let again = Place::new().load(&starter.render(), &[]).expect("loads").settings;
+        assert_eq!(again.repository.service.endpoint, service.endpoint);
+        assert_eq!(again.repository.service.path_style, service.path_style);
+        assert_eq!(again.repository.service.checksums, service.checksums);
+        assert_eq!(again.location().expect("set"), location);
+    }
+
+    #[test]
+    fn addresses_that_are_none_are_refused() {
+        for url in [
+            "s3://",
+            "s3://ab",
+            "s3://bucket//a",
+            "s3://key:word@bucket/a",
+            "s3://bucket/../a",
+            "s3:/bucket",
+        ] {
+            let loaded = Place::new().load("", &[("PGKEEP_REPOSITORY", url)]);
+            let error = loaded.expect_err(url);
+            assert!(!error.to_string().contains("word"), "{error}");
+        }
+        for (key, value) in [
+            ("ENDPOINT", "s3.example.com"),
+            ("ENDPOINT", "https://key:word@s3.example.com"),
+            ("ENDPOINT", "https://s3.example.com/bucket"),
+            ("CHECKSUMS", "always"),
+            ("IDLE_TIMEOUT", "0s"),
+            ("RETRY_FOR", "soon"),
+            ("PATH_STYLE", "yes"),
+        ] {
+            let loaded = Place::new().load("", &[(&format!("PGKEEP__REPOSITORY__{key}"), value)]);
+            assert!(!loaded.expect_err(value).to_string().contains("word"));
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::variables::OTHERS_URLS;
 use super::{ConfigError, Environment, files};
 use crate::domain::connection::Secret;
 use crate::domain::id::ClusterName;
+use crate::domain::key::ObjectKey;
 
 /// The recovery kit's file at home, written by `init` where no recipient was given.
 pub const IDENTITY_FILE_NAME: &str = "identity.txt";
@@ -52,6 +53,34 @@ pub struct RepositorySettings {
     pub location: Option<RepositoryLocation>,
     /// REMOVAL.md: how long an intent must be seen unrenewed before it may be broken.
     pub grace: Duration,
+    /// How a storage service is spoken to, where the place is in one.
+    pub service: ServiceSettings,
+}
+
+/// The part of `[repository]` that is about a storage service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// Its URL, where it is not Amazon's.
+    pub endpoint: Option<String>,
+    /// The region that requests are signed for.
+    pub region: Option<String>,
+    /// Whether the bucket is in the path; none: where an endpoint is given.
+    pub path_style: Option<bool>,
+    /// When checksums go along; none: as the service is known to want it.
+    pub checksums: Option<ChecksumPolicy>,
+    /// How long it may show no sign of life.
+    pub idle_timeout: Duration,
+    /// For how long a failing call is tried again.
+    pub retry_for: Duration,
+}
+
+/// When checksums of their own go along with requests and answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChecksumPolicy {
+    /// Wherever one is possible.
+    WhenSupported,
+    /// Only where one must be.
+    WhenRequired,
 }
 
 /// The place of a repository.
@@ -59,11 +88,29 @@ pub struct RepositorySettings {
 pub enum RepositoryLocation {
     /// A local directory.
     Directory(PathBuf),
+    /// A bucket of a storage service.
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// What all keys begin with: empty, or a path without a slash at either end.
+        prefix: String,
+    },
 }
 
 impl RepositoryLocation {
-    /// Reads `file:///absolute/path`, or an absolute path.
+    /// Reads `file:///absolute/path`, an absolute path, or `s3://bucket/prefix`.
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some(rest) = text.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let prefix = prefix.trim_end_matches('/');
+            let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+            let sound = (3..=63).contains(&bucket.len()) && bucket.bytes().all(letter);
+            // The keys below it leave room for what pgkeep itself names.
+            let below =
+                prefix.is_empty() || (prefix.len() <= 256 && ObjectKey::parse(prefix).is_ok());
+            let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+            return (sound && below).then_some(Self::Bucket { bucket, prefix });
+        }
         let path = match text.strip_prefix("file://") {
             Some(rest) => decode(rest.strip_prefix("localhost").unwrap_or(rest))?,
             None => text.to_owned(),
@@ -74,7 +121,13 @@ impl RepositoryLocation {
 
     /// The address as a URL.
     pub fn url(&self) -> String {
-        let Self::Directory(path) = self;
+        let path = match self {
+            Self::Directory(path) => path,
+            Self::Bucket { bucket, prefix } if prefix.is_empty() => {
+                return format!("s3://{bucket}");
+            }
+            Self::Bucket { bucket, prefix } => return format!("s3://{bucket}/{prefix}"),
+        };
         let mut url = "file://".to_owned();
         for byte in path.to_string_lossy().bytes() {
             match byte {

@@ -2,11 +2,15 @@
 
 use std::fmt::Write as _;
 
+use super::settings::{ChecksumPolicy, ServiceSettings};
+
 /// What a starter configuration says. It holds no secret, so it may be read by anyone.
 #[derive(Debug, Clone)]
 pub struct Starter {
     /// The repository's URL.
     pub repository: String,
+    /// How its service is spoken to, where it lies in one.
+    pub service: Option<ServiceSettings>,
     /// The recipients.
     pub recipients: Vec<String>,
     /// The signers this host trusts.
@@ -24,9 +28,10 @@ impl Starter {
             let quoted: Vec<String> = items.iter().map(|item| quote(item)).collect();
             format!("[{}]", quoted.join(", "))
         };
+        let service = self.service.as_ref().map(service_lines).unwrap_or_default();
         let mut text = format!(
             "# pgkeep's configuration. `pgkeep config show --defaults` explains every key.\n\n\
-             [repository]\nurl = {}\n\n[encryption]\n",
+             [repository]\nurl = {}\n{service}\n[encryption]\n",
             quote(&self.repository)
         );
         let mut line = |text_line: String| {
@@ -47,6 +52,29 @@ impl Starter {
         line("# databases = [\"app\"]".to_owned());
         text
     }
+}
+
+/// What differs from the defaults; patience is left to them.
+fn service_lines(service: &ServiceSettings) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: String| {
+        writeln!(text, "{key} = {value}").expect("writing to a string");
+    };
+    if let Some(endpoint) = &service.endpoint {
+        line("endpoint", quote(endpoint));
+    }
+    if let Some(region) = &service.region {
+        line("region", quote(region));
+    }
+    if let Some(path_style) = service.path_style {
+        line("path_style", path_style.to_string());
+    }
+    match service.checksums {
+        Some(ChecksumPolicy::WhenSupported) => line("checksums", quote("when_supported")),
+        Some(ChecksumPolicy::WhenRequired) => line("checksums", quote("when_required")),
+        None => {}
+    }
+    text
 }
 
 /// A TOML string.

@@ -73,7 +73,7 @@ where
         }
         SdkError::TimeoutError(_) => Trouble::Fault(lost(error), Again::Yes),
         SdkError::ResponseError(_) => {
-            Trouble::Fault(ServiceFault::Answer(innermost(error)), Again::Yes)
+            Trouble::Fault(ServiceFault::Answer(innermost(error)), Again::Doubtful)
         }
         _ => dispatch(error, connected),
     }
@@ -85,7 +85,9 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let reason = innermost(error);
-    let whole = causes(error).map(|cause| cause.to_string().to_lowercase()).collect::<String>();
+    let whole =
+        causes(error).map(|cause| cause.to_string().to_lowercase()).collect::<Vec<_>>().join("; ");
+    tracing::debug!(causes = %whole, "no answer");
     let endpoint = connected.endpoint.clone();
     let SdkError::DispatchFailure(failure) = error else {
         return Trouble::Fault(ServiceFault::Settings(reason), Again::Never);
@@ -96,10 +98,11 @@ where
     if whole.contains("certificate") || whole.contains("corrupt message") {
         return Trouble::Fault(ServiceFault::Tls { endpoint, reason }, Again::Never);
     }
-    let connecting = whole.contains("connect") || whole.contains("dns");
+    // The library tells a connection that was never made from one that broke by these words alone.
+    let connecting = ["(connect)", "connect error", "dns error", "connect timeout"];
     if failure.is_user() {
         Trouble::Fault(ServiceFault::Settings(reason), Again::Never)
-    } else if connecting && !whole.contains("connection reset") {
+    } else if connecting.iter().any(|words| whole.contains(words)) {
         Trouble::Fault(ServiceFault::Unreachable { endpoint, reason }, Again::Yes)
     } else {
         Trouble::Fault(ServiceFault::Lost(reason), Again::Yes)

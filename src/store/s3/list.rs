@@ -12,9 +12,6 @@ use crate::domain::key::ObjectKey;
 use crate::store::service::ServiceFault;
 use crate::store::{ObjectMeta, StoreError};
 
-/// A page of a listing has about so many bytes.
-const PAGE_BYTES: u64 = 1 << 20;
-
 /// Where a listing stands.
 #[derive(Debug, Default)]
 struct Place {
@@ -73,7 +70,7 @@ async fn page(
     loop {
         let call = connected.client.list_objects_v2().bucket(bucket).prefix(&full);
         let call = call.set_continuation_token(place.token.clone()).send();
-        let judged = match store.attempt(connected, request, PAGE_BYTES, call).await {
+        let judged = match store.attempt(connected, request, 0, call).await {
             Ok(output) => read(store, prefix, place, &output),
             Err(trouble) => Err(trouble),
         };

@@ -14,8 +14,9 @@
 //! error: a page that repeats keys of the one before is cleared of them; one that goes back further, that
 //! counts its keys wrongly, or that says there is more and not how to get it, ends it.
 //!
-//! **Time:** each attempt has a deadline for the next sign of life and a total one that follows from the
-//! size. Each call is tried again with growing, scattered pauses for [`Limits::retry_for`] since its last
+//! **Time:** each attempt has a deadline for the next sign of life and a total one that follows from what is
+//! on the line: the kernel takes a body at once and does not tell how far it has got, so a put is given the
+//! time that all puts of the moment need on a slow line, and twice that when it is tried again. Each call is tried again with growing, scattered pauses for [`Limits::retry_for`] since its last
 //! progress. Calls beyond [`Limits::calls`] wait for their turn.
 
 mod client;
@@ -25,6 +26,7 @@ mod options;
 mod retry;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +37,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 pub use self::options::{Checksums, GivenCredentials, Limits, S3Options};
 
@@ -55,6 +58,32 @@ pub struct S3Store {
     connected: OnceCell<Connected>,
     contact: Contact,
     calls: Semaphore,
+    /// Bytes of puts that are under way.
+    line: Line,
+}
+
+/// The bytes that share the way to the service.
+#[derive(Debug, Default)]
+struct Line(AtomicU64);
+
+/// Bytes that are on the line until this is dropped.
+struct OnLine<'a>(&'a Line, u64);
+
+impl Line {
+    fn take(&self, bytes: u64) -> OnLine<'_> {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        OnLine(self, bytes)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for OnLine<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 impl S3Store {
@@ -62,7 +91,8 @@ impl S3Store {
     pub fn new(options: S3Options) -> Self {
         let calls = Semaphore::new(options.limits.calls.max(1));
         let (connected, contact) = (OnceCell::new(), Contact::default());
-        Self { options: Arc::new(options), connected, contact, calls }
+        let line = Line::default();
+        Self { options: Arc::new(options), connected, contact, calls, line }
     }
 
     async fn connected(&self) -> Result<&Connected, StoreError> {
@@ -82,18 +112,32 @@ impl S3Store {
         Retry::new(&self.options.limits, &self.contact)
     }
 
-    /// One attempt that moves so many bytes, within its total deadline, judged.
+    /// One attempt within the total deadline that the line and the failures so far allow, judged.
     async fn attempt<T, E>(
         &self,
         connected: &Connected,
         request: Request<'_>,
-        bytes: u64,
+        failures: u32,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Trouble>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        match within(self.options.limits.total(bytes), call).await? {
+        let start = Instant::now();
+        let mut call = std::pin::pin!(call);
+        let result = loop {
+            // What comes onto the line later slows this call too.
+            let limit = self.options.limits.total(self.line.bytes(), failures);
+            let left = limit.saturating_sub(start.elapsed());
+            match tokio::time::timeout(left, call.as_mut()).await {
+                Ok(result) => break result,
+                Err(_)
+                    if start.elapsed() < self.options.limits.total(self.line.bytes(), failures) => {
+                }
+                Err(_) => return Err(silent(start.elapsed())),
+            }
+        };
+        match result {
             Ok(output) => {
                 self.contact.made();
                 Ok(output)
@@ -107,8 +151,9 @@ impl S3Store {
         connected: &Connected,
         full: &str,
         resource: &str,
-        bytes: &Bytes,
+        (bytes, failures): (&Bytes, u32),
     ) -> Result<(), Trouble> {
+        let _on_line = self.line.take(bytes.len() as u64);
         let request = Request { action: "s3:PutObject", bucket: &self.options.bucket, resource };
         let call = connected
             .client
@@ -117,7 +162,7 @@ impl S3Store {
             .key(full)
             .body(ByteStream::from(bytes.clone()))
             .send();
-        let output = self.attempt(connected, request, bytes.len() as u64, call).await?;
+        let output = self.attempt(connected, request, failures, call).await?;
         // Every service tags what it has stored; an answer without a tag is of something else.
         if output.e_tag().is_none() {
             return Err(nonsense("a put was answered without an ETag"));
@@ -131,23 +176,24 @@ impl S3Store {
         connected: &Connected,
         full: &str,
         resource: &str,
-        partial: &mut Partial,
+        (partial, failures): (&mut Partial, u32),
     ) -> Result<(), Trouble> {
         let request = Request { action: "s3:GetObject", bucket: &self.options.bucket, resource };
         let mut call = connected.client.get_object().bucket(&self.options.bucket).key(full);
         if let Some(tag) = partial.resumable() {
             call = call.range(format!("bytes={}-", partial.bytes.len())).if_match(tag);
         }
-        let wait = self.options.limits.idle * 2;
-        let answered = within(wait, self.attempt(connected, request, 0, call.send())).await?;
+        let answered = self.attempt(connected, request, failures, call.send()).await;
         let output = answered.inspect_err(|trouble| {
             if matches!(trouble, Trouble::Changed) {
                 partial.forget();
             }
         })?;
         let body = partial.begin(output)?;
-        let left = partial.total - partial.bytes.len() as u64;
-        within(self.options.limits.total(left), self.read(body, partial)).await?
+        let Limits { calls, .. } = self.options.limits;
+        // As many gets may share the line; what comes is seen to come, so this is a mere backstop.
+        let left = (partial.total - partial.bytes.len() as u64).saturating_mul(calls as u64);
+        within(self.options.limits.total(left, failures), self.read(body, partial)).await?
     }
 
     /// Takes the body piece by piece, each within the idle deadline.
@@ -234,15 +280,18 @@ impl Partial {
     }
 }
 
-/// An answer that the protocol does not know; it is asked for again.
+/// An answer that the protocol does not know; it is asked for again a few times.
 fn nonsense(what: &str) -> Trouble {
-    Trouble::Fault(ServiceFault::Answer(what.to_owned()), Again::Yes)
+    Trouble::Fault(ServiceFault::Answer(what.to_owned()), Again::Doubtful)
 }
 
 /// The future's output, or the trouble that it took too long.
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Trouble> {
-    let silent = |_| Trouble::Fault(ServiceFault::Silent(limit), Again::Yes);
-    tokio::time::timeout(limit, future).await.map_err(silent)
+    tokio::time::timeout(limit, future).await.map_err(|_| silent(limit))
+}
+
+fn silent(after: Duration) -> Trouble {
+    Trouble::Fault(ServiceFault::Silent(after), Again::Yes)
 }
 
 #[async_trait]
@@ -258,7 +307,7 @@ impl ObjectStore for S3Store {
         let _turn = self.turn().await;
         let mut retry = self.retry();
         loop {
-            match self.put_once(connected, &full, &resource, &bytes).await {
+            match self.put_once(connected, &full, &resource, (&bytes, retry.failures())).await {
                 Ok(()) => return Ok(()),
                 Err(trouble) => {
                     let (fault, again) = unexpected(trouble);
@@ -276,7 +325,8 @@ impl ObjectStore for S3Store {
         let mut partial = Partial::default();
         loop {
             let before = partial.bytes.len();
-            match self.get_once(connected, &full, &resource, &mut partial).await {
+            match self.get_once(connected, &full, &resource, (&mut partial, retry.failures())).await
+            {
                 Ok(()) => return Ok(partial.bytes.freeze()),
                 Err(Trouble::NotFound) => return Err(StoreError::NotFound(key.clone())),
                 Err(trouble) => {

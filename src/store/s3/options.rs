@@ -30,6 +30,9 @@ impl fmt::Debug for GivenCredentials {
     }
 }
 
+/// A deadline doubles no more often than that.
+const DOUBLINGS_MAX: u32 = 4;
+
 /// How long to wait, and how often to try.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -37,8 +40,8 @@ pub struct Limits {
     pub connect: Duration,
     /// For the next sign of life.
     pub idle: Duration,
-    /// The slowest transfer that is still waited for, in bytes per second: a call's total deadline is
-    /// derived from its size by this.
+    /// The slowest line that is still waited for, in bytes per second, all calls together: a call's total
+    /// deadline follows from the sizes of those that share the line, and doubles with each failure.
     pub slowest: u64,
     /// From a call's first failure, or its last progress, for as long as it is tried again.
     pub retry_for: Duration,
@@ -53,7 +56,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(30),
-            slowest: 16 << 10,
+            slowest: 256 << 10,
             retry_for: Duration::from_mins(2),
             pause: Duration::from_millis(200),
             calls: 32,
@@ -62,9 +65,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The total deadline of one attempt that moves so many bytes.
-    pub(super) fn total(&self, bytes: u64) -> Duration {
-        self.connect + self.idle * 2 + Duration::from_secs(bytes / self.slowest.max(1))
+    /// The total deadline of an attempt after so many failures, while so many bytes are on the line.
+    pub(super) fn total(&self, bytes: u64, failures: u32) -> Duration {
+        let millis = bytes.saturating_mul(1000) / self.slowest.max(1);
+        let transfer = Duration::from_millis(millis) * 2_u32.pow(failures.min(DOUBLINGS_MAX));
+        self.connect + self.idle * 2 + transfer
     }
 }
 
@@ -130,8 +135,10 @@ mod tests {
     #[test]
     fn a_deadline_grows_with_the_size() {
         let limits = Limits::default();
-        assert!(limits.total(0) < Duration::from_mins(2));
-        assert!(limits.total(8 << 20) > Duration::from_mins(9));
+        assert!(limits.total(0, 9) < Duration::from_mins(2));
+        assert!(limits.total(48 << 20, 0) > Duration::from_mins(4));
+        assert!(limits.total(48 << 20, 1) > Duration::from_mins(7));
+        assert_eq!(limits.total(1 << 20, 4), limits.total(1 << 20, 40));
     }
 
     #[test]

@@ -14,7 +14,7 @@ const PAUSES_MAX: u32 = 50;
 /// pauses: then the address is wrong more often than the service is down.
 const FIRST_CONTACT: u32 = 15;
 /// What is probably final is tried this often.
-const DOUBTFUL_MAX: u32 = 3;
+const DOUBTFUL_MAX: u32 = 4;
 
 /// What to do about a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,11 @@ pub(super) struct Retry<'a> {
 impl<'a> Retry<'a> {
     pub(super) fn new(limits: &'a Limits, contact: &'a Contact) -> Self {
         Self { limits, contact, failures: 0, since: None }
+    }
+
+    /// How often in a row it has failed.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// Part of the work is done: what failed before no longer counts.
@@ -151,7 +156,7 @@ mod tests {
         assert!((15..60).contains(&tried), "{tried}");
         assert!(time >= Duration::from_secs(119) && time < Duration::from_secs(135), "{time:?}");
         assert_eq!(attempts(lost(), Again::Never, true).await.0, 1);
-        assert_eq!(attempts(lost(), Again::Doubtful, true).await.0, 3);
+        assert_eq!(attempts(lost(), Again::Doubtful, true).await.0, 4);
     }
 
     #[tokio::test(start_paused = true)]
