@@ -16,10 +16,8 @@ use pgkeep::store::{ObjectStore, StoreError};
 use s3_proxy::{Asked, Fault, Proxy};
 use s3_server::{S3Place, S3Server};
 
-#[expect(dead_code, reason = "shared with the stories")]
 #[path = "it/support/s3_proxy.rs"]
 mod s3_proxy;
-#[expect(dead_code, reason = "shared with the stories")]
 #[path = "it/support/s3_server.rs"]
 mod s3_server;
 

@@ -16,6 +16,7 @@ mod keys;
 mod names;
 mod proof;
 mod replace;
+mod s3;
 mod stock_tools;
 mod stored;
 mod story_roundtrip;

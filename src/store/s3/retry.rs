@@ -58,12 +58,13 @@ pub(super) struct Retry<'a> {
     limits: &'a Limits,
     contact: &'a Contact,
     failures: u32,
+    doubtful: u32,
     since: Option<Instant>,
 }
 
 impl<'a> Retry<'a> {
     pub(super) fn new(limits: &'a Limits, contact: &'a Contact) -> Self {
-        Self { limits, contact, failures: 0, since: None }
+        Self { limits, contact, failures: 0, doubtful: 0, since: None }
     }
 
     /// How often in a row it has failed.
@@ -74,6 +75,7 @@ impl<'a> Retry<'a> {
     /// Part of the work is done: what failed before no longer counts.
     pub(super) fn progressed(&mut self) {
         self.failures = 0;
+        self.doubtful = 0;
         self.since = None;
     }
 
@@ -84,6 +86,7 @@ impl<'a> Retry<'a> {
         again: Again,
     ) -> Result<(), ServiceFault> {
         self.failures += 1;
+        self.doubtful += u32::from(again == Again::Doubtful);
         let since = *self.since.get_or_insert_with(Instant::now);
         let stranger = !self.contact.is_made()
             && matches!(fault, ServiceFault::Unreachable { .. } | ServiceFault::Tls { .. });
@@ -95,7 +98,7 @@ impl<'a> Retry<'a> {
         let over = since.elapsed() >= patience;
         let tired = match again {
             Again::Never => true,
-            Again::Doubtful => self.failures >= DOUBTFUL_MAX,
+            Again::Doubtful => self.doubtful >= DOUBTFUL_MAX,
             Again::Yes => false,
         };
         if over || tired {

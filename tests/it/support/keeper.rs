@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::s3_server::S3Place;
 use super::server::{Server, processes_in};
 
 /// No command of a test takes this long; one that does hangs.
@@ -50,6 +51,20 @@ impl Keeper {
             .set("PGKEEP_SCRATCH_DIR", scratch)
             .set("PGKEEP_REPOSITORY", repository)
             .set("PGKEEP_DATABASE_URL", url);
+        keeper
+    }
+
+    /// With the repository in a bucket, spoken to at `endpoint`: by variables alone, and not for long.
+    pub(crate) fn in_bucket(url: &str, place: &S3Place, endpoint: &str) -> Self {
+        let mut keeper = Self::new(url);
+        keeper
+            .set("PGKEEP_REPOSITORY", place.url())
+            .set("PGKEEP__REPOSITORY__IDLE_TIMEOUT", "2s")
+            .set("PGKEEP__REPOSITORY__RETRY_FOR", "10s")
+            .set("AWS_ENDPOINT_URL", endpoint)
+            .set("AWS_REGION", &place.region)
+            .set("AWS_ACCESS_KEY_ID", &place.access_key)
+            .set("AWS_SECRET_ACCESS_KEY", &place.secret_key);
         keeper
     }
 
@@ -269,6 +284,22 @@ impl Running {
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be asked").is_some()
+    }
+
+    /// Waits for its end; the most memory it was seen to hold, in MiB (`VmHWM`).
+    #[track_caller]
+    pub(crate) fn wait_and_weigh(mut self) -> (Output, u64) {
+        let status = format!("/proc/{}/status", self.child.id());
+        let mut peak_kib = 0;
+        while !self.has_ended() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let number = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+            peak_kib = peak_kib.max(number.unwrap_or(0));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(peak_kib > 0, "{status} tells VmHWM");
+        (self.wait(), peak_kib / 1024)
     }
 
     /// Sends a signal.

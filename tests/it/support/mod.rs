@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod keeper;
 pub(crate) mod pooler;
+pub(crate) mod s3_proxy;
+pub(crate) mod s3_server;
 pub(crate) mod server;
 
 pub(crate) use keeper::Keeper;

@@ -3,6 +3,8 @@
 //! It speaks just enough HTTP/1.1 to know where a request and an answer end. A request goes to the server as it
 //! came, so its signature holds; the plan sees it first and says what becomes of it. One thread a connection.
 
+#![allow(dead_code, reason = "several test programs share it, and each uses a part")]
+
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -2,6 +2,8 @@
 //!
 //! `s3s-fs` keeps objects as files, so a key that is a directory to it is not quite absent; here it is.
 
+#![allow(dead_code, reason = "several test programs share it, and each uses a part")]
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

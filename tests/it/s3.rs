@@ -1,0 +1,291 @@
+//! The same stories with the repository in a bucket, over real HTTP, and accidents on the way there.
+//!
+//! `make test-stores` runs the first of them against other servers too.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::s3_proxy::{Asked, Fault, Proxy};
+use crate::support::s3_server::{S3Place, S3Server};
+use crate::support::{Chance, Database, Keeper, Server, seed};
+
+/// A server of this test's own, a proxy before it, and a keeper that goes through both.
+fn scene(
+    database: &Database,
+    plan: impl Fn(&Asked) -> Fault + Send + Sync + 'static,
+) -> (S3Place, Proxy, Keeper) {
+    let place = S3Place::of(S3Server::start());
+    let proxy = Proxy::before(place.server().address(), plan);
+    let keeper = Keeper::in_bucket(&database.url(), &place, &proxy.endpoint());
+    (place, proxy, keeper)
+}
+
+/// Rows that compression cannot make much smaller.
+fn bulk(database: &Database, megabytes: u32) {
+    let rows = megabytes * 1_000_000 / 140;
+    database.psql(&format!(
+        "CREATE TABLE bulk AS SELECT n, md5(n::text) || md5('a' || n) || md5('b' || n) || md5('c' || n) AS noise \
+         FROM generate_series(1, {rows}) AS n"
+    ));
+}
+
+#[test]
+fn a_lost_database_comes_back_from_a_bucket() {
+    let database = Server::older().database("bucket");
+    let before = database.shop(5000).contents();
+    let place = S3Place::of_this_run();
+    let mut keeper = Keeper::in_bucket(&database.url(), &place, &place.endpoint);
+    let made = keeper.pgkeep(["init"]).run().expect_code(0);
+    assert!(made.stdout.contains(&place.url()), "{}", made.stdout);
+    keeper.pgkeep(["init"]).run().expect_code(0);
+
+    // What `init` wrote is enough, with credentials alone.
+    keeper.unset("PGKEEP_REPOSITORY").unset("AWS_ENDPOINT_URL").unset("AWS_REGION");
+    let id = keeper.snapshot_id();
+    let again = keeper.snapshot();
+    assert!(again["chunks_new"].as_u64() <= Some(2), "{again:#}");
+    assert_eq!(keeper.listed().len(), 2);
+    keeper.verify(&["--all", "--check", "full"]);
+    keeper.pgkeep(["pin", &id]).run().expect_code(0);
+    keeper.pgkeep(["unpin", &id]).run().expect_code(0);
+
+    database.drop_now();
+    keeper.pgkeep(["restore", "latest"]).run().expect_code(0);
+    assert_eq!(database.contents(), before);
+    assert_eq!(keeper.leftovers(), [""; 0]);
+
+    // A clean host with the recovery kit, the address and credentials.
+    database.drop_now();
+    let mut bare = Keeper::in_bucket(&database.url(), &place, &place.endpoint);
+    let kit = bare.work().join("kit");
+    std::fs::copy(keeper.recovery_kit(), &kit).expect("the kit can be copied");
+    bare.set("PGKEEP_IDENTITY_FILE", &kit);
+    bare.pgkeep(["restore", &id]).run().expect_code(0);
+    assert_eq!(database.contents(), before);
+}
+
+#[test]
+fn variables_of_an_env_file_reach_the_store() {
+    let database = Server::older().database("envfile");
+    let place = S3Place::of(S3Server::start());
+    let mut keeper = Keeper::in_bucket(&database.shop(10).url(), &place, &place.endpoint);
+    let names = ["AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let values = [&place.endpoint, &place.region, &place.access_key, &place.secret_key];
+    let text: String = names.iter().zip(values).map(|(name, v)| format!("{name}={v}\n")).collect();
+    let file = keeper.work().join("env");
+    std::fs::write(&file, text).expect("written");
+    for name in names {
+        keeper.unset(name);
+    }
+    let file = file.to_str().expect("plain");
+    keeper.pgkeep(["--env-file", file, "init"]).run().expect_code(0);
+    keeper.pgkeep(["--env-file", file, "snapshot"]).run().expect_code(0);
+}
+
+#[test]
+fn profiles_of_the_aws_files_reach_the_store() {
+    let database = Server::older().database("profile");
+    let place = S3Place::of(S3Server::start());
+    let mut keeper = Keeper::in_bucket(&database.shop(10).url(), &place, &place.endpoint);
+    keeper.unset("AWS_ACCESS_KEY_ID").unset("AWS_SECRET_ACCESS_KEY").unset("AWS_ENDPOINT_URL");
+    let work = keeper.work();
+    let keys = format!(
+        "[backup]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+        place.access_key, place.secret_key
+    );
+    std::fs::write(work.join("credentials"), keys).expect("written");
+    let profile =
+        format!("[profile backup]\nregion = us-east-1\nendpoint_url = {}\n", place.endpoint);
+    std::fs::write(work.join("config"), profile).expect("written");
+    keeper
+        .set("AWS_SHARED_CREDENTIALS_FILE", work.join("credentials"))
+        .set("AWS_CONFIG_FILE", work.join("config"))
+        .set("AWS_PROFILE", "backup");
+    keeper.pgkeep(["init"]).run().expect_code(0);
+}
+
+#[test]
+fn what_is_wrong_with_the_way_to_the_store_is_told() {
+    let database = Server::older().database("wrong");
+    let (place, _proxy, mut keeper) = scene(database.shop(10), |_| Fault::None);
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    let fails = |keeper: &Keeper, words: &[&str]| {
+        for verb in [&["init"][..], &["snapshot"], &["list"], &["verify"], &["snapshot", "--json"]]
+        {
+            let start = Instant::now();
+            let output = keeper.pgkeep(verb).run().expect_failure(5, words);
+            assert!(!output.stderr.contains(&place.secret_key), "{}", output.stderr);
+            assert!(start.elapsed() < Duration::from_secs(20), "{verb:?}: {:?}", start.elapsed());
+        }
+    };
+    keeper.set("AWS_SECRET_ACCESS_KEY", "wrong");
+    fails(&keeper, &["refuses the credentials", "SignatureDoesNotMatch"]);
+    keeper.set("AWS_ACCESS_KEY_ID", "AKIDNOBODY");
+    fails(&keeper, &["refuses the credentials"]);
+    keeper.set("AWS_ACCESS_KEY_ID", &place.access_key);
+    keeper.set("AWS_SECRET_ACCESS_KEY", &place.secret_key);
+    keeper.set("PGKEEP_REPOSITORY", "s3://no-such-bucket/here");
+    fails(&keeper, &["no bucket `no-such-bucket`"]);
+    keeper.set("PGKEEP_REPOSITORY", place.url());
+    // The variable of the key wins over what `init` wrote down.
+    keeper.set("PGKEEP__REPOSITORY__ENDPOINT", "http://127.0.0.1:1");
+    fails(&keeper, &["cannot reach http://127.0.0.1:1", "refused"]);
+    keeper.set("PGKEEP__REPOSITORY__ENDPOINT", place.endpoint.replace("http:", "https:"));
+    fails(&keeper, &["cannot speak TLS"]);
+    let region = Proxy::before(place.server().address(), |_| {
+        let text = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>wrong</Message>\
+                    <Region>eu-north-1</Region></Error>";
+        Fault::Answer(400, text.to_owned())
+    });
+    keeper.set("PGKEEP__REPOSITORY__ENDPOINT", region.endpoint());
+    fails(&keeper, &["`us-east-1` is not the region", "`eu-north-1`"]);
+    keeper.set("PGKEEP__REPOSITORY__ENDPOINT", &place.endpoint);
+    keeper.pgkeep(["snapshot"]).run().expect_code(0);
+}
+
+#[test]
+fn no_credentials_at_all_is_told_without_a_long_wait() {
+    let database = Server::older().database("nokeys");
+    let (_place, _proxy, mut keeper) = scene(database.shop(10), |_| Fault::None);
+    keeper.unset("AWS_ACCESS_KEY_ID").unset("AWS_SECRET_ACCESS_KEY");
+    keeper.set("AWS_EC2_METADATA_DISABLED", "true");
+    let start = Instant::now();
+    keeper.pgkeep(["init"]).run().expect_failure(5, &["no credentials for the store"]);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_rough_way_to_the_store_loses_nothing() {
+    let database = Server::newer().database("rough");
+    bulk(&database, 8);
+    let before = database.shop(5000).contents();
+    let chance = Arc::new(Mutex::new(Chance(seed("a_rough_way_to_the_store_loses_nothing"))));
+    let slow_down = || Fault::Answer(503, "<Error><Code>SlowDown</Code></Error>".to_owned());
+    let inside = || Fault::Answer(200, "<Error><Code>InternalError</Code></Error>".to_owned());
+    let (_place, proxy, mut keeper) = scene(&database, move |_| {
+        let mut chance = chance.lock().expect("not poisoned");
+        match chance.below(24) {
+            0 => slow_down(),
+            1 => Fault::Cut,
+            2 => Fault::LoseReply,
+            3 => Fault::Truncate(chance.below(200_000)),
+            4 => inside(),
+            5 if chance.below(10) == 0 => Fault::Stall,
+            _ => Fault::None,
+        }
+    });
+    keeper.set("PGKEEP__REPOSITORY__RETRY_FOR", "60s");
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    let first = keeper.snapshot_id();
+    keeper.snapshot();
+    assert_eq!(keeper.listed().len(), 2);
+    keeper.verify(&["--check", "full"]);
+    database.drop_now();
+    keeper.pgkeep(["restore", &first]).run().expect_code(0);
+    assert_eq!(database.contents(), before);
+    assert!(proxy.asked().len() > 60);
+}
+
+#[test]
+fn a_store_that_dies_midway_leaves_nothing_half_made() {
+    let database = Server::older().database("dies");
+    bulk(&database, 20);
+    let dead = Arc::new(AtomicBool::new(false));
+    let (switch, puts) = (Arc::clone(&dead), Arc::new(Mutex::new(0)));
+    let (_place, _proxy, keeper) = scene(&database, move |asked| {
+        if asked.kind() == "PUT" && asked.target.contains("/chunks/") {
+            let mut puts = puts.lock().expect("not poisoned");
+            *puts += 1;
+            if *puts == 5 {
+                switch.store(true, Ordering::Relaxed);
+            }
+        }
+        if switch.load(Ordering::Relaxed) { Fault::Cut } else { Fault::None }
+    });
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    keeper.pgkeep(["snapshot"]).run().expect_failure(5, &[]);
+    assert_eq!(database.server.databases_like(&database.name), [&*database.name]);
+    dead.store(false, Ordering::Relaxed);
+    assert_eq!(keeper.listed(), [""; 0]);
+    keeper.snapshot();
+    keeper.verify(&["--check", "full"]);
+}
+
+#[test]
+fn memory_stays_bounded_when_the_store_is_slower_than_the_dump() {
+    let database = Server::newer().database("memory");
+    bulk(&database, 200);
+    let place = S3Place::of(S3Server::start());
+    let proxy = Proxy::before(place.server().address(), |_| Fault::None).with_upload_rate(12 << 20);
+    let mut keeper = Keeper::in_bucket(&database.url(), &place, &proxy.endpoint());
+    keeper.set("PGKEEP__REPOSITORY__IDLE_TIMEOUT", "30s");
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    let start = Instant::now();
+    let (output, peak) = keeper.pgkeep(["snapshot", "--json"]).spawn().wait_and_weigh();
+    let document = output.expect_code(0).json();
+    let stored = document["stored_bytes"].as_u64().expect("a size") >> 20;
+    assert!(stored > 80, "{stored} MiB stored");
+    let seconds = start.elapsed().as_secs();
+    assert!(seconds > 5, "the store was not the slower one: {seconds} s");
+    assert!(peak < 180, "{peak} MiB at most, {stored} MiB stored in {seconds} s");
+    #[expect(clippy::print_stdout, reason = "docs/operations.md tells it")]
+    {
+        let count = |kind: &str| proxy.count(kind);
+        println!(
+            "peak {peak} MiB, {} MB in {} chunks, {stored} MiB stored in {seconds} s; with `init`: \
+             {} puts, {} gets, {} lists, {} deletes",
+            document["source_bytes"].as_u64().expect("a size") / 1_000_000,
+            document["chunks_total"],
+            count("PUT"),
+            count("GET"),
+            count("LIST"),
+            count("DELETE"),
+        );
+    }
+}
+
+#[test]
+fn a_distant_store_has_many_requests_in_flight() {
+    let database = Server::older().database("distant");
+    bulk(&database, 60);
+    let place = S3Place::of(S3Server::start());
+    let latency = Duration::from_millis(50);
+    let proxy = Proxy::before(place.server().address(), |_| Fault::None).with_latency(latency);
+    let keeper = Keeper::in_bucket(&database.url(), &place, &proxy.endpoint());
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    let document = keeper.snapshot();
+    let in_flight = proxy.in_flight_max();
+    assert!(in_flight >= 12, "{in_flight} puts at once");
+    // One put a chunk, and few requests beside.
+    let chunks = document["chunks_total"].as_u64().expect("a number") as usize;
+    let asked = proxy.asked();
+    let of = |kind: &str| asked.iter().filter(|one| one.kind() == kind).count();
+    let told = format!(
+        "{} MB in {chunks} chunks: {} puts, {} gets, {} lists, {} deletes; {in_flight} at once",
+        document["source_bytes"].as_u64().expect("a size") / 1_000_000,
+        of("PUT"),
+        of("GET"),
+        of("LIST"),
+        of("DELETE"),
+    );
+    assert!(asked.len() < chunks + 100, "{told}");
+
+    let gets = Proxy::before(place.server().address(), |_| Fault::None).with_latency(latency);
+    database.drop_now();
+    keeper
+        .pgkeep(["restore", "latest"])
+        .env("PGKEEP__REPOSITORY__ENDPOINT", gets.endpoint())
+        .run()
+        .expect_code(0);
+    assert!(gets.in_flight_max() >= 8, "{} gets at once", gets.in_flight_max());
+    #[expect(clippy::print_stdout, reason = "docs/operations.md tells it")]
+    {
+        println!(
+            "{told}; restore: {} gets, {} lists, {} at once",
+            gets.count("GET"),
+            gets.count("LIST"),
+            gets.in_flight_max()
+        );
+    }
+}
