@@ -26,7 +26,7 @@ fn impatient() -> Limits {
     Limits {
         connect: Duration::from_millis(200),
         idle: Duration::from_millis(400),
-        retry_for: Duration::from_secs(8),
+        retry_for: Duration::from_secs(3),
         pause: Duration::from_millis(5),
         ..Limits::default()
     }
@@ -136,13 +136,13 @@ async fn a_listing_of_thousands_names_each_once_and_pages_through() {
 /// One accident at each kind of call, three times in a row: the call succeeds all the same, once.
 async fn survived(fault: impl Fn() -> Fault + Clone + Send + Sync + 'static) {
     let put = Scene::failing("PUT", 3, fault.clone());
-    put.store.put(&key("a"), content(100_000)).await.expect("put");
-    assert_eq!(put.object("a").expect("there"), content(100_000));
+    put.store.put(&key("a"), content(10_000)).await.expect("put");
+    assert_eq!(put.object("a").expect("there"), content(10_000));
     assert_eq!(put.proxy.count("PUT"), 4);
 
     let get = Scene::failing("GET", 3, fault.clone());
-    get.lay("a", &content(100_000));
-    assert_eq!(get.store.get(&key("a")).await.expect("get"), content(100_000));
+    get.lay("a", &content(10_000));
+    assert_eq!(get.store.get(&key("a")).await.expect("get"), content(10_000));
     assert_eq!(get.proxy.count("GET"), 4);
 
     let list = Scene::failing("LIST", 3, fault.clone());
@@ -408,6 +408,64 @@ async fn tls_to_a_server_without_it_is_told_as_such() {
     assert!(matches!(fault(error), ServiceFault::Tls { .. }));
 }
 
+/// A certificate of its own authority for 127.0.0.1, made by stock `openssl`: the server's side, and the PEM.
+fn certificate(
+    directory: &std::path::Path,
+) -> (std::sync::Arc<rustls::ServerConfig>, std::path::PathBuf) {
+    use rustls_pki_types::pem::PemObject as _;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    let (pem, key) = (directory.join("ca.pem"), directory.join("key.pem"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
+        .args(["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-out")
+        .arg(&pem)
+        .arg("-keyout")
+        .arg(&key)
+        .output()
+        .expect("openssl runs: `tests/setup test` installs it");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let chain = vec![CertificateDer::from_pem_file(&pem).expect("a certificate")];
+    let private = PrivateKeyDer::from_pem_file(&key).expect("a key");
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .expect("a server");
+    (std::sync::Arc::new(config), pem)
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_it_is_named_and_only_there() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (tls, pem) = certificate(directory.path());
+    let place = S3Place::of(S3Server::start());
+    let proxy = Proxy::secure(place.server().address(), tls);
+    let endpoint = proxy.endpoint().replace("http:", "https:");
+    let mut options = options(&place, &endpoint);
+    options.limits = Limits::default();
+    let error = S3Store::new(options.clone()).get(&key("a")).await.expect_err("not trusted");
+    assert!(matches!(fault(error), ServiceFault::Tls { .. }));
+    options.ca_bundle = Some(pem);
+    let store = S3Store::new(options.clone());
+    store.put(&key("a"), content(300_000)).await.expect("put");
+    assert_eq!(store.get(&key("a")).await.expect("get"), content(300_000));
+    options.ca_bundle = Some(directory.path().join("absent.pem"));
+    let error = S3Store::new(options).get(&key("a")).await.expect_err("no such file");
+    assert!(matches!(fault(error), ServiceFault::Settings(words) if words.contains("absent.pem")));
+}
+
 #[tokio::test]
 async fn wrong_credentials_are_told_at_once() {
     let scene = Scene::with(|_| Fault::None);
@@ -492,7 +550,7 @@ async fn clocks_that_differ_are_told_with_the_difference() {
     assert!(told.ends_with(" h ahead"), "{told}");
     assert_eq!(
         scene.proxy.asked().len(),
-        3,
+        4,
         "the client learns the service's time and tries again"
     );
     let signed = |n: usize| scene.proxy.asked()[n].head.contains("x-amz-date: 2015010");

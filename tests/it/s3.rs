@@ -105,6 +105,45 @@ fn profiles_of_the_aws_files_reach_the_store() {
     keeper.pgkeep(["init"]).run().expect_code(0);
 }
 
+/// A service that hands out credentials and counts who asks.
+fn role(place: &S3Place) -> Proxy {
+    let document = format!(
+        "{{\"AccessKeyId\":\"{}\",\"SecretAccessKey\":\"{}\",\"Token\":\"t\",\"Expiration\":\"2099-01-01T00:00:00Z\"}}",
+        place.access_key, place.secret_key
+    );
+    Proxy::before(place.server().address(), move |_| {
+        let length = document.len();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        Fault::Raw(format!("{head}{document}").into_bytes())
+    })
+}
+
+#[test]
+fn the_role_of_a_container_reaches_the_store() {
+    let database = Server::older().database("role");
+    let place = S3Place::of(S3Server::start());
+    let mut keeper = Keeper::in_bucket(&database.shop(10).url(), &place, &place.endpoint);
+    let role = role(&place);
+    keeper.unset("AWS_ACCESS_KEY_ID").unset("AWS_SECRET_ACCESS_KEY");
+    keeper.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/role", role.endpoint()));
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    assert_eq!(role.asked().len(), 1, "asked once for the whole command");
+}
+
+#[test]
+fn explicit_keys_ask_no_machine_for_its_role() {
+    let database = Server::older().database("norole");
+    let place = S3Place::of(S3Server::start());
+    let mut keeper = Keeper::in_bucket(&database.shop(10).url(), &place, &place.endpoint);
+    let machine = role(&place);
+    keeper.unset("AWS_REGION");
+    keeper.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", machine.endpoint());
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    assert_eq!(machine.asked().len(), 0);
+}
+
 #[test]
 fn what_is_wrong_with_the_way_to_the_store_is_told() {
     let database = Server::older().database("wrong");

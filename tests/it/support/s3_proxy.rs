@@ -94,6 +94,20 @@ impl Proxy {
         server: SocketAddr,
         plan: impl Fn(&Asked) -> Fault + Send + Sync + 'static,
     ) -> Self {
+        Self::speaking(None, port, server, plan)
+    }
+
+    /// In front of that server, speaking TLS.
+    pub(crate) fn secure(server: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Self {
+        Self::speaking(Some(tls), 0, server, |_| Fault::None)
+    }
+
+    fn speaking(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        port: u16,
+        server: SocketAddr,
+        plan: impl Fn(&Asked) -> Fault + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
@@ -105,10 +119,18 @@ impl Proxy {
                     return;
                 }
                 let (shared, plan) = (Arc::clone(&theirs), Arc::clone(&plan));
+                let tls = tls.clone();
                 std::thread::spawn(move || {
+                    drop(client.set_nodelay(true));
                     // A side that goes away is what half of the tests are about.
-                    drop(connection(&client, server, &shared, &*plan));
-                    drop(client.shutdown(Shutdown::Both));
+                    if let Some(tls) = tls {
+                        let session = rustls::ServerConnection::new(tls).expect("a session");
+                        let mut client = rustls::StreamOwned::new(session, client);
+                        drop(connection(&mut client, server, &shared, &*plan));
+                    } else {
+                        drop(connection(&mut &client, server, &shared, &*plan));
+                        drop(client.shutdown(Shutdown::Both));
+                    }
                 });
             }
         });
@@ -163,25 +185,23 @@ impl Drop for Proxy {
 
 /// Serves one connection until a side ends it.
 fn connection(
-    client: &TcpStream,
+    client: &mut (impl Read + Write),
     server: SocketAddr,
     shared: &Shared,
     plan: &Plan,
 ) -> io::Result<()> {
-    client.set_nodelay(true)?;
-    let mut input = client;
     let mut ahead = Vec::new();
-    while let Some((head, body_length)) = read_head(&mut input, &mut ahead)? {
+    while let Some((head, body_length)) = read_head(client, &mut ahead)? {
         let asked = take_down(&head, shared);
         let _under_way = UnderWay::begin(shared);
         let fault = plan(&asked);
         if matches!(fault, Fault::Cut) {
             return Ok(());
         }
-        let body = read_body(&mut input, &mut ahead, body_length, shared)?;
+        let body = read_body(client, &mut ahead, body_length, shared)?;
         shared.bytes_up.fetch_add(body.len() as u64, Ordering::Relaxed);
         std::thread::sleep(*shared.latency.lock().expect("not poisoned"));
-        let mut output = client;
+        let output = &mut *client;
         match fault {
             Fault::Answer(status, text) => {
                 write!(
