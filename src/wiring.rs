@@ -142,6 +142,7 @@ fn bucket_store(_: &Settings, _: &str, _: &str) -> Result<Store, WiringError> {
 }
 
 #[cfg(feature = "s3")]
+#[expect(clippy::unnecessary_wraps, reason = "without the feature there is none")]
 fn bucket_store(settings: &Settings, bucket: &str, prefix: &str) -> Result<Store, WiringError> {
     Ok(Arc::new(S3Store::new(s3_options(settings, bucket, prefix))))
 }

@@ -72,7 +72,11 @@ fn variables_of_an_env_file_reach_the_store() {
     let mut keeper = Keeper::in_bucket(&database.shop(10).url(), &place, &place.endpoint);
     let names = ["AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
     let values = [&place.endpoint, &place.region, &place.access_key, &place.secret_key];
-    let text: String = names.iter().zip(values).map(|(name, v)| format!("{name}={v}\n")).collect();
+    let lines: Vec<_> = names.iter().zip(values).map(|(name, v)| format!("{name}={v}")).collect();
+    let text = lines.join(
+        "
+",
+    );
     let file = keeper.work().join("env");
     std::fs::write(&file, text).expect("written");
     for name in names {
@@ -268,20 +272,18 @@ fn memory_stays_bounded_when_the_store_is_slower_than_the_dump() {
     let seconds = start.elapsed().as_secs();
     assert!(seconds > 5, "the store was not the slower one: {seconds} s");
     assert!(peak < 180, "{peak} MiB at most, {stored} MiB stored in {seconds} s");
-    #[expect(clippy::print_stdout, reason = "docs/operations.md tells it")]
-    {
-        let count = |kind: &str| proxy.count(kind);
-        println!(
-            "peak {peak} MiB, {} MB in {} chunks, {stored} MiB stored in {seconds} s; with `init`: \
-             {} puts, {} gets, {} lists, {} deletes",
-            document["source_bytes"].as_u64().expect("a size") / 1_000_000,
-            document["chunks_total"],
-            count("PUT"),
-            count("GET"),
-            count("LIST"),
-            count("DELETE"),
-        );
-    }
+    // docs/operations.md tells it.
+    let count = |kind: &str| proxy.count(kind);
+    println!(
+        "peak {peak} MiB, {} MB in {} chunks, {stored} MiB stored in {seconds} s; with `init`: \
+         {} puts, {} gets, {} lists, {} deletes",
+        document["source_bytes"].as_u64().expect("a size") / 1_000_000,
+        document["chunks_total"],
+        count("PUT"),
+        count("GET"),
+        count("LIST"),
+        count("DELETE"),
+    );
 }
 
 #[test]
@@ -293,11 +295,14 @@ fn a_distant_store_has_many_requests_in_flight() {
     let proxy = Proxy::before(place.server().address(), |_| Fault::None).with_latency(latency);
     let keeper = Keeper::in_bucket(&database.url(), &place, &proxy.endpoint());
     keeper.pgkeep(["init"]).run().expect_code(0);
+    let deletes = proxy.count("DELETE");
     let document = keeper.snapshot();
+    assert_eq!(proxy.count("DELETE"), deletes, "who takes snapshots needs no right to delete");
     let in_flight = proxy.in_flight_max();
     assert!(in_flight >= 12, "{in_flight} puts at once");
     // One put a chunk, and few requests beside.
-    let chunks = document["chunks_total"].as_u64().expect("a number") as usize;
+    let chunks =
+        usize::try_from(document["chunks_total"].as_u64().expect("a number")).expect("few");
     let asked = proxy.asked();
     let of = |kind: &str| asked.iter().filter(|one| one.kind() == kind).count();
     let told = format!(
@@ -318,13 +323,11 @@ fn a_distant_store_has_many_requests_in_flight() {
         .run()
         .expect_code(0);
     assert!(gets.in_flight_max() >= 8, "{} gets at once", gets.in_flight_max());
-    #[expect(clippy::print_stdout, reason = "docs/operations.md tells it")]
-    {
-        println!(
-            "{told}; restore: {} gets, {} lists, {} at once",
-            gets.count("GET"),
-            gets.count("LIST"),
-            gets.in_flight_max()
-        );
-    }
+    // docs/operations.md tells it.
+    println!(
+        "{told}; restore: {} gets, {} lists, {} at once",
+        gets.count("GET"),
+        gets.count("LIST"),
+        gets.in_flight_max()
+    );
 }

@@ -164,7 +164,7 @@ mod tests {
         for page in pages {
             match read(&store, "a/", &mut place, page) {
                 Ok((found, _)) => {
-                    all.extend(found.into_iter().map(|object| object.key.to_string()))
+                    all.extend(found.into_iter().map(|object| object.key.to_string()));
                 }
                 Err(Trouble::Fault(fault, _)) => return Err(fault.to_string()),
                 Err(other) => return Err(format!("{other:?}")),

@@ -9,7 +9,7 @@
 //! second is the first. For the same reason a crash, or a caller that gives up, leaves the object whole or
 //! not at all. That a name is taken by other content is not seen here (`contract::OtherContent::Unseen`).
 //!
-//! **A get** reads on where a connection broke, with a range that is bound to the same object by its ETag,
+//! **A get** reads on where a connection broke, with a range that is bound to the same object by its tag,
 //! and succeeds only when it has as many bytes as the service announced. **A listing** is complete or an
 //! error: a page that repeats keys of the one before is cleared of them; one that goes back further, that
 //! counts its keys wrongly, or that says there is more and not how to get it, ends it.
@@ -162,7 +162,7 @@ impl S3Store {
             .key(full)
             .body(ByteStream::from(bytes.clone()))
             .send();
-        let output = self.attempt(connected, request, failures, call).await?;
+        let output = self.attempt(connected, request, failures, Box::pin(call)).await?;
         // Every service tags what it has stored; an answer without a tag is of something else.
         if output.e_tag().is_none() {
             return Err(nonsense("a put was answered without an ETag"));

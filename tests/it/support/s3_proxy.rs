@@ -215,7 +215,10 @@ fn connection(
                 output.write_all(&answer)?;
                 return Ok(());
             }
-            Fault::Stall => return stall(shared),
+            Fault::Stall => {
+                stall(shared);
+                return Ok(());
+            }
             _ => {}
         }
         let (head, body) = ask(server, &head, &body)?;
@@ -226,7 +229,7 @@ fn connection(
                 output.write_all(&body[..length.min(body.len())])?;
                 output.flush()?;
                 if matches!(fault, Fault::StallAfter(_)) {
-                    return stall(shared);
+                    stall(shared);
                 }
                 return Ok(());
             }
@@ -254,11 +257,10 @@ fn connection(
 }
 
 /// Nothing happens until the proxy ends.
-fn stall(shared: &Shared) -> io::Result<()> {
+fn stall(shared: &Shared) {
     while !shared.ended.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(())
 }
 
 /// A request that is under way, for the count.
@@ -335,12 +337,10 @@ fn read_body(
         if !fill(input, ahead)? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if rate > 0 {
-            // All connections share the rate: each gets its part of it.
-            let others = shared.in_flight.load(Ordering::Relaxed).max(1);
-            let micros = (ahead.len() - taken) * others * 1_000_000 / rate;
-            std::thread::sleep(Duration::from_micros(micros as u64));
-        }
+        // All connections share the rate: each gets its part of it.
+        let others = shared.in_flight.load(Ordering::Relaxed).max(1);
+        let shares = (ahead.len() - taken) * others * 1_000_000;
+        std::thread::sleep(Duration::from_micros(shares.checked_div(rate).unwrap_or(0) as u64));
         taken = ahead.len();
     }
     Ok(ahead.drain(..length).collect())
@@ -373,7 +373,9 @@ fn ask(server: SocketAddr, head: &str, body: &[u8]) -> io::Result<(String, Vec<u
         }
     }
     if chunked {
-        head.push_str(&format!("content-length: {}\r\n", body.len()));
+        head.push_str("content-length: ");
+        head.push_str(&body.len().to_string());
+        head.push_str("\r\n");
     }
     head.push_str("\r\n");
     Ok((head, body))

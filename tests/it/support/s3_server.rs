@@ -27,7 +27,7 @@ pub(crate) const BUCKET: &str = "backups";
 pub(crate) struct S3Server {
     address: SocketAddr,
     root: PathBuf,
-    _dir: Option<tempfile::TempDir>,
+    own: Option<tempfile::TempDir>,
     runtime: Option<Runtime>,
 }
 
@@ -36,7 +36,7 @@ impl S3Server {
     pub(crate) fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("s3-").tempdir().expect("a directory");
         let mut server = Self::at(dir.path(), 0);
-        server._dir = Some(dir);
+        server.own = Some(dir);
         server
     }
 
@@ -56,7 +56,7 @@ impl S3Server {
             .build()
             .expect("a runtime");
         runtime.spawn(serve(listener, service));
-        Self { address, root: root.to_owned(), _dir: None, runtime: Some(runtime) }
+        Self { address, root: root.to_owned(), own: None, runtime: Some(runtime) }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
