@@ -45,7 +45,6 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("aws_config", &["store/s3/"]),
     ("aws_sdk_s3", &["store/s3/"]),
     ("aws_smithy_http_client", &["store/s3/"]),
-    ("aws_smithy_runtime_api", &["store/s3/"]),
     ("toml", &["config/"]),
     ("strsim", &["config/", "domain/connection"]),
     ("clap", &["cli/"]),

@@ -276,6 +276,7 @@ async fn a_range_that_is_ignored_is_noticed() {
     });
     scene.lay("a", &content(5000));
     assert_eq!(scene.store.get(&key("a")).await.expect("get"), content(5000));
+    assert_eq!(scene.proxy.count("GET"), 2, "the whole was taken for what it is");
     // Others with another range than the one that was asked for.
     let scene = Scene::with(|asked| match asked.nth {
         1 => Fault::Truncate(1000),

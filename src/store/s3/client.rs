@@ -8,14 +8,12 @@ use std::time::Duration;
 use aws_config::meta::region::{ProvideRegion, RegionProviderChain};
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::AfterDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, ConfigBag, Credentials, Intercept, Region, RequestChecksumCalculation,
-    ResponseChecksumValidation, RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
+    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
 };
-use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -90,7 +88,6 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connected, ServiceFau
         .force_path_style(options.path_style.unwrap_or(custom.is_some()))
         .request_checksum_calculation(request)
         .response_checksum_validation(response)
-        .interceptor(ErrorsInsideSuccess)
         .build();
     let region = region.as_ref().to_owned();
     let endpoint = custom.unwrap_or_else(|| format!("s3.{region}.amazonaws.com"));
@@ -144,76 +141,10 @@ fn http_client(options: &S3Options) -> Result<SharedHttpClient, ServiceFault> {
     Ok(HttpBuilder::new().build_with_connector_fn(connector))
 }
 
-/// An error document under the status 200. Some services begin the answer before they know the end of it;
-/// a client that looks at the status alone takes a failed write for done.
-#[derive(Debug)]
-struct ErrorsInsideSuccess;
-
-/// What such a document says.
-#[derive(Debug, thiserror::Error)]
-#[error("an error with the status of success: {code}")]
-pub(super) struct ErrorInsideSuccess {
-    pub(super) code: String,
-}
-
-#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
-impl Intercept for ErrorsInsideSuccess {
-    fn name(&self) -> &'static str {
-        "ErrorsInsideSuccess"
-    }
-
-    fn read_after_deserialization(
-        &self,
-        context: &AfterDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let response = context.response();
-        let body = response.body().bytes().unwrap_or_default();
-        if response.status().is_success()
-            && let Some(code) = error_document(body)
-        {
-            return Err(ErrorInsideSuccess { code }.into());
-        }
-        Ok(())
-    }
-}
-
-/// The code of an error document, if that is what the bytes are.
-fn error_document(body: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(body.get(..body.len().min(4096))?).ok()?.trim_start();
-    let root = match text.strip_prefix("<?xml") {
-        Some(rest) => rest.split_once("?>")?.1.trim_start(),
-        None => text,
-    };
-    if !root.starts_with("<Error") {
-        return None;
-    }
-    Some(element(root, "Code").unwrap_or("Error").to_owned())
-}
-
 /// The text of the first element of that name; the documents it is for have no attributes and no nesting.
 pub(super) fn element<'a>(document: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = document.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     let text = text.trim();
     (!text.is_empty()).then_some(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_document_is_told_from_other_bodies() {
-        let code = |text: &str| error_document(text.as_bytes());
-        assert_eq!(code("<Error><Code>SlowDown</Code></Error>").as_deref(), Some("SlowDown"));
-        let whole = "<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code><Message>x</Message></Error>";
-        assert_eq!(code(whole).as_deref(), Some("InternalError"));
-        assert_eq!(code("\n <Error/>").as_deref(), Some("Error"));
-        for other in ["", "<ListBucketResult><Error></Error></ListBucketResult>", "Error", "{}"] {
-            assert_eq!(code(other), None, "{other}");
-        }
-        assert_eq!(error_document(&[0xff, 0xfe]), None);
-    }
 }

@@ -7,7 +7,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
-use super::client::{Connected, ErrorInsideSuccess, element};
+use super::client::{Connected, element};
 use super::retry::{Again, Contact, Trouble};
 use crate::store::service::ServiceFault;
 
@@ -44,17 +44,8 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let known = contact.is_made();
-    if let Some(raw) = error.raw_response() {
+    if error.raw_response().is_some() {
         contact.made();
-        if let Some(ErrorInsideSuccess { code }) = inside(error) {
-            let status = raw.status().as_u16();
-            let said = Said { status, code, message: "", region: None, ahead_seconds: None };
-            // It did begin with success: whatever it is, the next attempt may end better.
-            return match answer(&said, request, connected, known) {
-                Trouble::Fault(fault, Again::Never) => Trouble::Fault(fault, Again::Doubtful),
-                other => other,
-            };
-        }
     }
     match error {
         SdkError::ServiceError(context) => {
@@ -69,7 +60,14 @@ where
                 region: header.or(named),
                 ahead_seconds: raw.headers().get("date").and_then(ahead_of),
             };
-            answer(&said, request, connected, known)
+            match answer(&said, request, connected, known) {
+                // The SDK finds error documents under the status of success: some services begin an
+                // answer before they know its end, and the next attempt may end better.
+                Trouble::Fault(fault, Again::Never) if raw.status().is_success() => {
+                    Trouble::Fault(fault, Again::Doubtful)
+                }
+                judged => judged,
+            }
         }
         SdkError::TimeoutError(_) => Trouble::Fault(lost(error), Again::Yes),
         SdkError::ResponseError(_) => {
@@ -213,10 +211,6 @@ fn ahead_of(date: &str) -> Option<i64> {
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
-}
-
-fn inside<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ErrorInsideSuccess> {
-    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// What the last of the causes says: the SDK's own layers say that something failed, this one what.
