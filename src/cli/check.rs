@@ -9,7 +9,7 @@ use super::run::Ended;
 use super::text::{Lines, harmless};
 use super::verbs::databases_meant;
 use crate::config::Settings;
-use crate::ops::check::{self, CheckReport, Checking, Finding, IdentityHere, Level, Problem};
+use crate::ops::check::{self, CheckReport, Checking, Finding, Level, Problem};
 use crate::wiring;
 
 impl From<Failed> for Problem {
@@ -70,12 +70,11 @@ fn place(settings: &Settings) -> String {
     file.map_or_else(|| "the environment".to_owned(), |file| file.display().to_string())
 }
 
-/// Where an identity is on this host. Nobody can say yet that another host holds it too: that is for `key
-/// confirm` to leave its mark.
-fn identity(settings: &Settings) -> Option<IdentityHere> {
+/// Where an identity is on this host.
+fn identity(settings: &Settings) -> Option<String> {
     let source = &settings.encryption;
     let here = source.read_identity().ok().flatten().is_some();
-    here.then(|| IdentityHere { place: source.identity.describe(), confirmed: false })
+    here.then(|| source.identity.describe())
 }
 
 /// The word of the contract.

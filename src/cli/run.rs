@@ -111,7 +111,7 @@ fn dispatch(environment: Environment, cli: Cli, output: Output) -> Result<(), En
     let result = runtime.block_on(async {
         let cancel = watch_signals()?;
         let context = Context { environment, global: cli.global, output, cancel: cancel.clone() };
-        let result = Box::pin(verb(&context, cli.verb)).await;
+        let result = verb(&context, cli.verb).await;
         match result {
             // Whatever a cancelled verb stumbled over, the signal is the reason.
             Err(_) if cancel.is_cancelled() => Err(Failed::interrupted().into()),
@@ -128,7 +128,7 @@ async fn verb(context: &Context, verb: Verb) -> Result<(), Ended> {
         Verb::Config(args) => configuration::config(context, &args),
         Verb::Demo(_) => demo::demo(context).await,
         Verb::Completions(_) | Verb::Man(_) => Ok(()),
-        other => verbs::run(context, other).await,
+        other => Box::pin(verbs::run(context, other)).await,
     }
 }
 

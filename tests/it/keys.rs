@@ -307,6 +307,8 @@ fn a_kit_counts_as_kept_elsewhere_once_its_host_has_proved_it() {
     assert_eq!(Some(text(&confirmed[0]["backup"])), keeper.listed().first().map(String::as_str));
     assert_eq!(key_show(&keeper)["confirmations"][0]["host"], confirmed[0]["host"]);
     assert!(!told().contains("only here"), "{}", told());
+    let checked = keeper.pgkeep(["check"]).run().expect_code(0).stdout;
+    assert!(checked.contains("held by") && !checked.contains("only here"), "{checked}");
     // A new epoch has other keys: whether anyone holds those is not known yet.
     keeper.pgkeep(["key", "rotate"]).run().expect_code(0);
     assert!(told().contains("identity kept only here"), "{}", told());

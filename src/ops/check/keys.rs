@@ -1,15 +1,15 @@
 //! The repository with this host's keys: can it be written, and who can read it.
 
+use super::Checking;
 use super::finding::{Finding, Problem};
-use super::{Checking, IdentityHere};
-use crate::repo::Repository;
 use crate::repo::catalog::Filter;
+use crate::repo::{RepoError, Repository};
 
 /// What there is to say about keys, and about the backups that they open.
 pub(super) async fn look(checking: &Checking<'_>, repository: &Repository) -> Vec<Finding> {
     let mut findings = vec![format_known(repository)];
     findings.push(recipients(repository).await);
-    findings.push(identity(checking.identity.as_ref(), repository).await);
+    findings.push(identity(checking.identity.as_deref(), repository).await);
     findings.extend(backups(checking, repository).await);
     findings
 }
@@ -52,25 +52,35 @@ async fn recipients(repository: &Repository) -> Finding {
 }
 
 /// An identity here must fit; and if it was never seen elsewhere, losing this host loses every backup.
-async fn identity(here: Option<&IdentityHere>, repository: &Repository) -> Finding {
+async fn identity(here: Option<&str>, repository: &Repository) -> Finding {
     const NAME: &str = "identity";
     let Some(here) = here.filter(|_| !repository.is_plaintext()) else {
         return Finding::ok(NAME, "none here: this host cannot read what it writes");
     };
-    if let Some(writer) = &repository.keys().writer
-        && let Err(error) = repository.chunk_key(&writer.epoch).await
-    {
-        return Finding::error(NAME, &Problem::of(&error));
-    }
-    if here.confirmed {
-        return Finding::ok(NAME, format!("{}, confirmed on another host too", here.place));
+    match confirmed_by(repository).await {
+        Ok(Some(host)) => return Finding::ok(NAME, format!("{here}, and held by {host} too")),
+        Ok(None) => {}
+        Err(error) => return Finding::error(NAME, &Problem::of(&error)),
     }
     Finding::warning(
         NAME,
-        format!("identity kept only here, as far as is known: {}", here.place),
-        "copy it off this host now, and remove it here if restores and verifications run elsewhere: \
-         without it nobody can read the backups",
+        format!("identity kept only here, as far as is known: {here}"),
+        "copy it off this host now and run `pgkeep key confirm` there: without it nobody can read \
+         the backups; remove it here if restores and verifications run elsewhere",
     )
+}
+
+/// The host that proved last to hold an identity of every epoch that is written.
+async fn confirmed_by(repository: &Repository) -> Result<Option<String>, RepoError> {
+    let mut host = None;
+    for document in repository.epochs_in_force().await? {
+        repository.chunk_key(&document.epoch).await?;
+        let Some(last) = repository.confirmations(&document.epoch).await?.pop() else {
+            return Ok(None);
+        };
+        host = Some(last.host);
+    }
+    Ok(host)
 }
 
 /// Backups that cannot be read, and those that wait for somebody's word.

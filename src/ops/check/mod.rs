@@ -32,15 +32,6 @@ use crate::store::Store;
 /// How long a server may take to answer all that is asked about it, or about one database.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// The identity on this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdentityHere {
-    /// Where it is, for messages.
-    pub place: String,
-    /// Whether another host has said that it holds it too.
-    pub confirmed: bool,
-}
-
 /// What is to be looked at: the live parts, or why they did not come to life.
 pub struct Checking<'a> {
     /// Where the configuration came from.
@@ -51,8 +42,8 @@ pub struct Checking<'a> {
     pub store: Result<Store, Problem>,
     /// The keys.
     pub keys: Result<Keys, Problem>,
-    /// The identity, if one is here.
-    pub identity: Option<IdentityHere>,
+    /// Where the identity is, if one is here.
+    pub identity: Option<String>,
     /// The cluster's name.
     pub cluster: ClusterName,
     /// Whether anything says where its server is; else libpq's defaults would be meant.
