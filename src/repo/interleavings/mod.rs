@@ -291,49 +291,50 @@ fn no_interleaving_pause_or_crash_loses_a_reported_backup() {
     }
 }
 
-fn is_caught(mutant: Mutant) {
-    let caught =
-        (0..5_000).find(|seed| History { seed: *seed, mutant: Some(mutant) }.run().is_err());
+/// Looks from a seed on that caught it when this was written: where the histories fall differently, further on.
+fn is_caught(mutant: Mutant, from: u64) {
+    let caught = (from..from + 5_000)
+        .find(|seed| History { seed: *seed, mutant: Some(mutant) }.run().is_err());
     println!("{mutant:?} is caught by seed {caught:?}");
     assert!(caught.is_some(), "no history catches {mutant:?}");
 }
 
 #[test]
 fn a_repository_that_reuses_names_is_caught() {
-    is_caught(Mutant::NamesReused);
+    is_caught(Mutant::NamesReused, 0);
 }
 
 #[test]
 fn a_backup_that_does_not_read_broken_again_is_caught() {
-    is_caught(Mutant::NoReadOfBroken);
+    is_caught(Mutant::NoReadOfBroken, 0);
 }
 
 #[test]
 fn a_backup_that_relies_on_condemned_chunks_is_caught() {
-    is_caught(Mutant::CondemnedNotHonoured);
+    is_caught(Mutant::CondemnedNotHonoured, 0);
 }
 
 #[test]
 fn a_prune_that_does_not_wait_for_intents_is_caught() {
-    is_caught(Mutant::NoWaitForIntents);
+    is_caught(Mutant::NoWaitForIntents, 0);
 }
 
 #[test]
 fn a_prune_that_lists_intents_before_its_list_is_put_is_caught() {
-    is_caught(Mutant::IntentsListedBeforeTheList);
+    is_caught(Mutant::IntentsListedBeforeTheList, 0);
 }
 
 #[test]
 fn a_sweep_without_a_second_look_is_caught() {
-    is_caught(Mutant::NoSecondLook);
+    is_caught(Mutant::NoSecondLook, 0);
 }
 
 #[test]
 fn a_sweep_that_believes_a_list_of_damage_is_caught() {
-    is_caught(Mutant::DamageListsBelieved);
+    is_caught(Mutant::DamageListsBelieved, 0);
 }
 
 #[test]
 fn a_prune_that_takes_a_declaration_for_a_death_is_caught() {
-    is_caught(Mutant::DeathNotCertified);
+    is_caught(Mutant::DeathNotCertified, 0);
 }
