@@ -110,8 +110,10 @@ pub async fn verify(request: &ProofRequest<'_>, archive: Incoming) -> Result<Pro
     }
     step("comparing inventories");
     let session = Session::connect(request.target, "verify").await?;
-    let (check, mut notices) = checks::inventory(&session, request.expected, &options).await?;
-    if request.only.is_some() {
+    let partial = request.only.is_some();
+    let (check, mut notices) =
+        checks::inventory(&session, request.expected, &options, partial).await?;
+    if partial {
         // They count what the whole database has.
         notices.clear();
     }

@@ -92,7 +92,8 @@ impl Inventory {
 }
 
 impl CompareOptions {
-    pub(super) fn is_left_out(
+    /// Whether an entry of one of these kinds and names was left out.
+    pub(crate) fn is_left_out(
         &self,
         descs: &[&str],
         schema: Option<&str>,

@@ -100,7 +100,7 @@ async fn tell_settings(restoring: &Restoring<'_>, entry: &Entry) -> Result<(), R
     let (session, _) = maintenance_session(restoring.server, None).await?;
     let here = survey::settings(&session).await?;
     let differs = |(name, value): &(&String, &String)| {
-        !matches!(name.as_str(), "server_version" | "server_encoding")
+        !matches!(name.as_str(), "server_version" | "server_encoding" | "port")
             && here.get(*name).is_some_and(|now| now != *value)
     };
     let settings = backup.inventory.settings.iter().filter(differs);
