@@ -10,7 +10,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::ProofError;
@@ -18,6 +20,7 @@ use super::fill::fill;
 use super::fingerprint::Sums;
 use super::intake::{Contents, Incoming, Intake, Wanted};
 use super::selection::{Omission, Only, Rights, select, use_list};
+use crate::domain::archive::ArchiveSummary;
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::inventory::{Inventory, LeftOut};
 use crate::domain::observer::Observer;
@@ -204,6 +207,8 @@ pub async fn load(
     restore.run(&selection.before, 1).await?;
     fill(request.target, request.jobs, request.lc_monetary, intake.batches).await?;
     let contents = intake.contents.await.map_err(|_| ProofError::Stopped)??;
+    tell_sizes(&head.path, &contents.summary)
+        .map_err(|source| ProofError::Head { path: head.path.clone(), source })?;
     request.observer.step("building indexes and constraints", request.target.database());
     restore.run(&selection.indexes, request.jobs).await?;
     restore.run(&selection.after, 1).await?;
@@ -217,6 +222,16 @@ pub async fn load(
         roles,
         contents,
     })
+}
+
+/// Writes into the head where the data lay, and makes it as long as the archive was, without taking the room: so
+/// `pg_restore` knows the tables' sizes, and its jobs begin with the largest index. It is asked for no data.
+fn tell_sizes(head: &Path, archive: &ArchiveSummary) -> io::Result<()> {
+    let file = File::options().write(true).open(head)?;
+    for (position, field) in archive.toc.offsets() {
+        file.write_all_at(&field, position)?;
+    }
+    file.set_len(archive.bytes)
 }
 
 /// Why there was no head.

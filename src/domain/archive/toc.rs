@@ -70,6 +70,8 @@ pub struct TocEntry {
     pub section: Section,
     /// Where the entry begins in the archive.
     pub begins_at: u64,
+    /// Where its offset field (state byte, then position) lies.
+    pub offset_at: u64,
     /// Where its data block begins, once the block was seen.
     pub data_at: Option<u64>,
 }
@@ -112,6 +114,16 @@ pub struct Toc {
 }
 
 impl Toc {
+    /// What belongs into the offset fields, by position: where each data block lies, once the whole archive was
+    /// read. An archive that was written to a pipe has none.
+    pub fn offsets(&self) -> impl Iterator<Item = (u64, [u8; 9])> + '_ {
+        self.entries.iter().filter_map(|entry| {
+            let mut field = [OFFSET_SET; 9];
+            field[1..].copy_from_slice(&entry.data_at?.to_le_bytes());
+            Some((entry.offset_at, field))
+        })
+    }
+
     /// The client encoding of the archive's bytes, such as `UTF8`.
     pub fn encoding(&self) -> Option<&str> {
         let entry = self.entries.iter().find(|entry| &*entry.desc == "ENCODING")?;
@@ -318,6 +330,7 @@ pub(super) fn read_entry(
     while let Some(text) = cursor.string()? {
         dependencies.push(number_of(text).ok_or(Stop::Bad("a dependency that is no number"))?);
     }
+    let offset_at = position + cursor.at as u64;
     let state = cursor.byte()?;
     if !matches!(state, OFFSET_SET | OFFSET_NOT_SET | OFFSET_NO_DATA) {
         return Err(Stop::Bad("an offset of unknown state"));
@@ -343,6 +356,7 @@ pub(super) fn read_entry(
         has_data: had_dumper && state != OFFSET_NO_DATA,
         section,
         begins_at: position,
+        offset_at,
         data_at: None,
     };
     Ok((entry, cursor.at))
