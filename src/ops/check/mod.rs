@@ -56,7 +56,7 @@ pub struct Checking<'a> {
     pub exclude_table_data: &'a [String],
     /// Where programs are looked for first.
     pub bin_dir: Option<&'a Path>,
-    /// Where copies are spooled and proved.
+    /// Where copies are proved.
     pub scratch_dir: &'a Path,
     /// Clocks and dice.
     pub ambient: Arc<dyn Ambient>,
@@ -172,10 +172,10 @@ fn stalled(name: &'static str) -> Finding {
     )
 }
 
-/// Room to spool and prove the largest database.
+/// Room to prove the largest database.
 fn scratch_space(directory: &Path, largest_bytes: u64) -> Finding {
     const NAME: &str = "scratch-space";
-    let needed = largest_bytes + space::restored_bytes(largest_bytes, Some(largest_bytes));
+    let needed = space::restored_bytes(largest_bytes, Some(largest_bytes));
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
     let free = match space::of(directory) {
         Ok(space) => space.free_bytes,
