@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::pool::{Job, work_off};
 use super::{ProofError, told, verdict};
 use crate::domain::archive::ArchiveSummary;
 use crate::domain::connection::ConnectionInfo;
@@ -44,18 +43,14 @@ pub(super) async fn inventory(
     Ok((verdict("inventory", equal, &found.differences), found.notices))
 }
 
-/// Counts the rows of every table and compares them with the dump's.
+/// Compares the rows that were counted with the dump's.
 pub(super) async fn row_counts(
-    target: &ConnectionInfo,
     session: &Session,
-    sessions: usize,
+    mut restored: Vec<TableCount>,
     expected: &Inventory,
     archive: &ArchiveSummary,
     options: &CompareOptions,
 ) -> Result<Check, ProofError> {
-    let tables = tables(session, expected).await?;
-    let counted = work_off(target, sessions, Count, tables).await?;
-    let mut restored: Vec<TableCount> = counted.into_iter().flatten().collect();
     let roots = roots(session, archive).await?;
     let lines = if roots.is_empty() {
         expected.row_differences(&restored, options)
@@ -79,7 +74,7 @@ pub(super) async fn row_counts(
 
 /// Tables whose rows are to be counted, the biggest first: those the dump has rows of, and all others that
 /// are no extension's, so that rows which the dump lacks are seen too.
-async fn tables(
+pub(super) async fn tables(
     session: &Session,
     expected: &Inventory,
 ) -> Result<Vec<(String, String)>, PostgresError> {
@@ -105,33 +100,20 @@ async fn tables(
 }
 
 /// Counts one table; none when it cannot be read, which then shows as missing rows.
-#[derive(Debug, Clone)]
-struct Count;
-
-impl Job for Count {
-    type Item = (String, String);
-    type Output = Option<TableCount>;
-
-    async fn prepare(&self, session: &Session) -> Result<(), PostgresError> {
-        session.batch("SET row_security = off; SET statement_timeout = 0").await
-    }
-
-    async fn run(
-        &self,
-        session: &Session,
-        (schema, name): (String, String),
-    ) -> Result<Option<TableCount>, PostgresError> {
-        let (quoted_schema, quoted_name) = (quote_ident(&schema), quote_ident(&name));
-        let query = format!("SELECT pg_catalog.count(*) FROM ONLY {quoted_schema}.{quoted_name}");
-        let counted = session.client().query_one(&query, &[]).await.map_err(PostgresError::from);
-        match counted {
-            Ok(row) => {
-                let rows: i64 = row.try_get(0)?;
-                Ok(Some(TableCount { schema, name, rows: rows.unsigned_abs() }))
-            }
-            Err(error) if error.sqlstate().is_some() => Ok(None),
-            Err(error) => Err(error),
+pub(super) async fn count_rows(
+    session: &Session,
+    (schema, name): (String, String),
+) -> Result<Option<TableCount>, PostgresError> {
+    let (quoted_schema, quoted_name) = (quote_ident(&schema), quote_ident(&name));
+    let query = format!("SELECT pg_catalog.count(*) FROM ONLY {quoted_schema}.{quoted_name}");
+    let counted = session.client().query_one(&query, &[]).await.map_err(PostgresError::from);
+    match counted {
+        Ok(row) => {
+            let rows: i64 = row.try_get(0)?;
+            Ok(Some(TableCount { schema, name, rows: rows.unsigned_abs() }))
         }
+        Err(error) if error.sqlstate().is_some() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

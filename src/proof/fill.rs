@@ -99,7 +99,8 @@ async fn put(session: &Session, parts: Vec<ObjectPart>) -> Result<(), tokio_post
     client.batch_execute("COMMIT").await
 }
 
-fn refused(what: &str, error: tokio_postgres::Error) -> ProofError {
+/// The database did not take `what`.
+pub(super) fn refused(what: &str, error: tokio_postgres::Error) -> ProofError {
     let source = PostgresError::from(error);
     // What the server lacks at the moment says nothing about the backup.
     let class = source.sqlstate().and_then(|state| state.get(..2));

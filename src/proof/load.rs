@@ -1,5 +1,6 @@
 //! Puts an archive into an empty database while it comes in: `pg_restore` makes what rows need, several
-//! sessions put the rows in ([`fill`](super::fill)), and `pg_restore` makes the rest.
+//! sessions put the rows in ([`fill`](super::fill)) and build indexes and keys ([`build`](super::build)), and
+//! `pg_restore` makes the rest.
 //!
 //! What is missing on the server is found first, before anything is created. Then lists say what to
 //! restore ([`selection`](super::selection)), and `pg_restore` stops at its first error: an error is never
@@ -10,19 +11,18 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt as _;
+use std::io::Write as _;
 use std::path::Path;
 
 use super::ProofError;
+use super::build::{Plan, build};
+use super::checks::tables;
 use super::fill::fill;
 use super::fingerprint::Sums;
 use super::intake::{Contents, Incoming, Intake, Wanted};
 use super::selection::{Omission, Only, Rights, select, use_list};
-use crate::domain::archive::ArchiveSummary;
 use crate::domain::connection::ConnectionInfo;
-use crate::domain::inventory::{Inventory, LeftOut};
+use crate::domain::inventory::{Inventory, LeftOut, TableCount};
 use crate::domain::observer::Observer;
 use crate::postgres::PostgresError;
 use crate::postgres::child::{Child, ChildSpec};
@@ -40,8 +40,8 @@ pub struct LoadRequest<'a> {
     pub programs: &'a Programs,
     /// Sessions to work with.
     pub jobs: usize,
-    /// `lc_monetary` of the source.
-    pub lc_monetary: &'a str,
+    /// What was recorded of the source.
+    pub expected: &'a Inventory,
     /// Restore this alone, with what it needs.
     pub only: Option<&'a Only>,
     /// Set owners and privileges; their roles must exist.
@@ -67,6 +67,8 @@ pub struct LoadReport {
     pub roles: bool,
     /// What the archive held.
     pub contents: Contents,
+    /// The rows that are there, counted while indexes were built.
+    pub counts: Vec<TableCount>,
 }
 
 /// What the target's server must have and has not.
@@ -204,14 +206,17 @@ pub async fn load(
     if intake.wanted.send(wanted).is_err() {
         return Err(ended(intake.contents).await);
     }
-    restore.run(&selection.before, 1).await?;
-    fill(request.target, request.jobs, request.lc_monetary, intake.batches).await?;
+    restore.run(&selection.before).await?;
+    fill(request.target, request.jobs, &request.expected.database.lc_monetary, intake.batches)
+        .await?;
     let contents = intake.contents.await.map_err(|_| ProofError::Stopped)??;
-    tell_sizes(&head.path, &contents.summary)
-        .map_err(|source| ProofError::Head { path: head.path.clone(), source })?;
-    request.observer.step("building indexes and constraints", request.target.database());
-    restore.run(&selection.indexes, request.jobs).await?;
-    restore.run(&selection.after, 1).await?;
+    request
+        .observer
+        .step("building indexes and constraints, counting rows", request.target.database());
+    let tables = tables(&session, request.expected).await?;
+    let plan = Plan::new(&contents.summary, &selection.indexes, tables);
+    let counts = build(request.target, request.jobs, request.tablespaces, plan).await?;
+    restore.run(&selection.after).await?;
     if request.analyze {
         session.batch(&analyze(&session).await?).await?;
     }
@@ -221,17 +226,8 @@ pub async fn load(
         unasked: selection.unasked,
         roles,
         contents,
+        counts,
     })
-}
-
-/// Writes into the head where the data lay, and makes it as long as the archive was, without taking the room: so
-/// `pg_restore` knows the tables' sizes, and its jobs begin with the largest index. It is asked for no data.
-fn tell_sizes(head: &Path, archive: &ArchiveSummary) -> io::Result<()> {
-    let file = File::options().write(true).open(head)?;
-    for (position, field) in archive.toc.offsets() {
-        file.write_all_at(&field, position)?;
-    }
-    file.set_len(archive.bytes)
 }
 
 /// Why there was no head.
@@ -283,7 +279,7 @@ struct Restore<'a> {
 
 impl Restore<'_> {
     /// Restores `entries`, none of which has data.
-    async fn run(&self, entries: &[u32], jobs: usize) -> Result<(), ProofError> {
+    async fn run(&self, entries: &[u32]) -> Result<(), ProofError> {
         let request = self.request;
         if entries.is_empty() {
             return Ok(());
@@ -297,7 +293,6 @@ impl Restore<'_> {
             .purpose("restore")
             .arg("--no-password")
             .arg(connection_string(request.target))
-            .arg(format!("--jobs={}", jobs.max(1)))
             .arg(option("--use-list=", list.path()));
         if !foreign_setting {
             spec = spec.arg("--exit-on-error");

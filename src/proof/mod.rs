@@ -8,6 +8,7 @@
 //! [`Depth::Full`]: crate::domain::verification::Depth::Full
 
 mod amcheck;
+mod build;
 mod checks;
 mod fill;
 mod fingerprint;

@@ -122,11 +122,9 @@ pub async fn verify(request: &ProofRequest<'_>, archive: Incoming) -> Result<Pro
     }
     proof.checks.push(check);
     proof.notices = notices;
-    step("counting rows");
     let (target, expected) = (request.target, request.expected);
-    proof.checks.push(
-        checks::row_counts(target, &session, request.jobs, expected, &summary, &options).await?,
-    );
+    let counted = checks::row_counts(&session, report.counts, expected, &summary, &options);
+    proof.checks.push(counted.await?);
     proof.checks.push(checks::sequences(&session, expected, &options).await?);
     if !request.assertions.is_empty() {
         step("asserting");
@@ -174,7 +172,7 @@ fn load_request<'a>(request: &ProofRequest<'a>) -> LoadRequest<'a> {
         target: request.target,
         programs: request.programs,
         jobs: request.jobs,
-        lc_monetary: &request.expected.database.lc_monetary,
+        expected: request.expected,
         only: request.only,
         roles: request.roles,
         tablespaces: request.tablespaces,

@@ -314,7 +314,7 @@ async fn content_that_differs_in_one_value_is_named() {
         target: &target.info,
         programs: &tools,
         jobs: 2,
-        lc_monetary: &expected.database.lc_monetary,
+        expected: &expected,
         only: None,
         roles: true,
         tablespaces: false,

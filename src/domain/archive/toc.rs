@@ -58,6 +58,8 @@ pub struct TocEntry {
     pub owner: Arc<str>,
     /// The SQL that makes it; none where that is empty, and none kept for large objects.
     pub defn: Option<Box<str>>,
+    /// Its tablespace, unquoted; none is the database's own.
+    pub tablespace: Option<Arc<str>>,
     /// The COPY statement of `TABLE DATA`.
     pub copy_stmt: Option<Box<str>>,
     /// `relkind` of a relation; archives before 1.16 do not tell.
@@ -70,8 +72,6 @@ pub struct TocEntry {
     pub section: Section,
     /// Where the entry begins in the archive.
     pub begins_at: u64,
-    /// Where its offset field (state byte, then position) lies.
-    pub offset_at: u64,
     /// Where its data block begins, once the block was seen.
     pub data_at: Option<u64>,
 }
@@ -114,16 +114,6 @@ pub struct Toc {
 }
 
 impl Toc {
-    /// What belongs into the offset fields, by position: where each data block lies, once the whole archive was
-    /// read. An archive that was written to a pipe has none.
-    pub fn offsets(&self) -> impl Iterator<Item = (u64, [u8; 9])> + '_ {
-        self.entries.iter().filter_map(|entry| {
-            let mut field = [OFFSET_SET; 9];
-            field[1..].copy_from_slice(&entry.data_at?.to_le_bytes());
-            Some((entry.offset_at, field))
-        })
-    }
-
     /// The client encoding of the archive's bytes, such as `UTF8`.
     pub fn encoding(&self) -> Option<&str> {
         let entry = self.entries.iter().find(|entry| &*entry.desc == "ENCODING")?;
@@ -322,7 +312,7 @@ pub(super) fn read_entry(
     };
     let (defn, _drop, copy) = (cursor.string()?, cursor.string()?, cursor.string()?);
     let namespace = cursor.string()?;
-    let (_tablespace, _access_method) = (cursor.string()?, cursor.string()?);
+    let (tablespace, _access_method) = (cursor.string()?, cursor.string()?);
     let relkind = if minor >= 16 { cursor.int()? } else { 0 };
     let owner = cursor.text()?;
     let _with_oids = cursor.string()?;
@@ -330,7 +320,6 @@ pub(super) fn read_entry(
     while let Some(text) = cursor.string()? {
         dependencies.push(number_of(text).ok_or(Stop::Bad("a dependency that is no number"))?);
     }
-    let offset_at = position + cursor.at as u64;
     let state = cursor.byte()?;
     if !matches!(state, OFFSET_SET | OFFSET_NOT_SET | OFFSET_NO_DATA) {
         return Err(Stop::Bad("an offset of unknown state"));
@@ -350,13 +339,13 @@ pub(super) fn read_entry(
         tag: owned(tag).into_boxed_str(),
         owner: words.get(owner),
         defn: if large_object { None } else { some(defn) },
+        tablespace: tablespace.filter(|text| !text.is_empty()).map(|text| words.get(text)),
         copy_stmt: some(copy),
         relkind: u8::try_from(relkind).ok().filter(u8::is_ascii_alphabetic).map(char::from),
         dependencies: dependencies.into_boxed_slice(),
         has_data: had_dumper && state != OFFSET_NO_DATA,
         section,
         begins_at: position,
-        offset_at,
         data_at: None,
     };
     Ok((entry, cursor.at))

@@ -167,6 +167,11 @@ impl Server {
         &self.programs
     }
 
+    /// Whether it is an ephemeral cluster, which nothing outlives.
+    pub(super) fn is_ours(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     pub(super) fn has_roles(&self) -> bool {
         self.has_roles
     }

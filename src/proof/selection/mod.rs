@@ -151,12 +151,13 @@ pub fn select(toc: &Toc, rights: &Rights, only: Option<&Only>) -> Selection {
 }
 
 impl Selection {
-    /// Moves out of `after` what several sessions of `pg_restore` can make without waiting for each other in a
-    /// circle, with all that it needs.
+    /// Moves out of `after` what several sessions can make without waiting for each other in a circle, with all
+    /// that it needs.
     ///
-    /// `pg_restore` knows which tables a statement names and keeps those apart. It does not know that a key of
-    /// a partitioned table locks the partitions, and runs into deadlocks with their indexes (measured: a
-    /// foreign key beside `ALTER INDEX … ATTACH PARTITION`, one of ten restores with six jobs).
+    /// The archive tells which tables a statement names. It does not tell that a key of a partitioned table locks
+    /// the partitions, which ends in deadlocks with their indexes (measured with `pg_restore --jobs`: a foreign
+    /// key beside `ALTER INDEX … ATTACH PARTITION`, one of ten restores with six jobs). And a statement that is not
+    /// UTF-8, out of a database without an encoding, is left to `pg_restore`, which has its bytes.
     fn set_indexes_apart(&mut self, toc: &Toc) {
         let partitioned = |entry: &&TocEntry| {
             &*entry.desc == "TABLE"
@@ -171,6 +172,7 @@ impl Selection {
         let at_once = |id: &u32, waits: &BTreeSet<u32>| {
             entries.get(id).is_some_and(|entry| {
                 matches!(&*entry.desc, "INDEX" | "CONSTRAINT" | "FK CONSTRAINT")
+                    && entry.defn.as_ref().is_some_and(|defn| !defn.contains('\u{FFFD}'))
                     && entry
                         .dependencies
                         .iter()
