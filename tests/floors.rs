@@ -29,7 +29,8 @@ const FLOORS: &[(&str, u8)] = &[
 /// Who may name which crate: beginnings of paths below `src`.
 const VENDORS: &[(&str, &[&str])] = &[
     ("age", &["codec/encrypt"]),
-    ("zstd", &["codec/compress"]),
+    ("zstd", &["codec/compress", "codec/unpack"]),
+    ("flate2", &["codec/unpack"]),
     ("fastcdc", &["codec/cut"]),
     ("blake3", &["codec/hash"]),
     ("ed25519_dalek", &["codec/sign"]),

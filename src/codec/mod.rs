@@ -1,8 +1,8 @@
 //! Floor 1: bytes to sealed bytes and back; what they are called, and who vouches for them.
 //!
-//! One vendor, one file: only [`cut`] names fastcdc, [`hash`] BLAKE3, [`compress`] zstd, [`encrypt`] age,
-//! [`sign`] Ed25519 and BLAKE2, [`text`] base64, [`random`] the system's source of chance. Nothing here
-//! reads files or talks to a store.
+//! One vendor, one file: only [`cut`] names fastcdc, [`hash`] BLAKE3, [`compress`] zstd (and [`unpack`], which
+//! with flate2 reads what others packed), [`encrypt`] age, [`sign`] Ed25519 and BLAKE2, [`text`] base64,
+//! [`random`] the system's source of chance. Nothing here opens files or talks to a store.
 
 pub mod compress;
 pub mod cut;
@@ -13,4 +13,5 @@ pub mod random;
 pub mod seal;
 pub mod sign;
 pub mod text;
+pub mod unpack;
 pub mod writer_key;

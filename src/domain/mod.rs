@@ -5,6 +5,7 @@ pub mod ambient;
 pub mod archive;
 pub mod chunk;
 pub mod connection;
+pub mod dump;
 pub mod failure;
 pub mod globals;
 pub mod id;

@@ -22,7 +22,7 @@ use std::collections::HashMap;
 pub use copy::{CopyTarget, parse_copy};
 pub(crate) use rows::table_of;
 pub use rows::{ArchiveSummary, ROW_SETTINGS, RowCounter, TableRows};
-pub use toc::{ArchiveHeader, MINOR_VERSIONS, Section, Toc, TocEntry};
+pub use toc::{ArchiveHeader, MINOR_VERSIONS, Preamble, Section, Toc, TocEntry};
 
 use super::failure::{Failure, FailureKind};
 use toc::{Stop, Words};

@@ -238,8 +238,36 @@ fn owned(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// The header and the number of entries; returns also how many bytes they take.
-pub(super) fn read_header(bytes: &[u8]) -> Step<(ArchiveHeader, u32, usize)> {
+/// What the first bytes of any `pg_dump` archive say, whatever its form, age and compression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preamble {
+    /// The format is 1.`minor`.
+    pub minor: u8,
+    /// 1 is custom, 3 tar, 5 directory.
+    pub format: u8,
+    /// Whether its data blocks are compressed.
+    pub compressed: bool,
+    /// Second, minute, hour, day, month (from 0) and year (from 1900) by the clock of the host that dumped.
+    pub created: [i64; 6],
+    /// The database that was dumped.
+    pub database: String,
+    /// Version of its server, as the server says it.
+    pub server_version: String,
+    /// Version of the `pg_dump` that wrote it.
+    pub dump_version: String,
+}
+
+impl Preamble {
+    /// Reads the first bytes; none where they are no archive's, or too few.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        read_preamble(bytes).ok().map(|(preamble, _)| preamble)
+    }
+}
+
+/// The first format whose header tells the versions: `pg_dump` 9.0.
+const OLDEST_MINOR: u8 = 12;
+
+fn read_preamble(bytes: &[u8]) -> Step<(Preamble, usize)> {
     let mut cursor = Cursor { bytes, at: 0 };
     let magic = b"PGDMP";
     let there = bytes.len().min(magic.len());
@@ -248,28 +276,51 @@ pub(super) fn read_header(bytes: &[u8]) -> Step<(ArchiveHeader, u32, usize)> {
     }
     cursor.take(magic.len())?;
     let (major, minor, _revision) = (cursor.byte()?, cursor.byte()?, cursor.byte()?);
-    if major != 1 || !MINOR_VERSIONS.contains(&minor) {
+    if major != 1 || minor < OLDEST_MINOR {
         return Err(Stop::Refused(ArchiveError::Version { major, minor }));
     }
     let (int_size, offset_size, format) = (cursor.byte()?, cursor.byte()?, cursor.byte()?);
     if int_size != 4 || offset_size != 8 {
         return Err(Stop::Bad("integers or offsets of a size that no supported system writes"));
     }
-    if format != 1 {
+    let compression = if minor >= 15 { i64::from(cursor.byte()?) } else { cursor.int()? };
+    let mut created = [0; 6];
+    for field in &mut created {
+        *field = cursor.int()?;
+    }
+    let _summer_time = cursor.int()?;
+    let preamble = Preamble {
+        minor,
+        format,
+        compressed: compression != 0,
+        created,
+        database: owned(cursor.text()?),
+        server_version: owned(cursor.text()?),
+        dump_version: owned(cursor.text()?),
+    };
+    Ok((preamble, cursor.at))
+}
+
+/// The header and the number of entries; returns also how many bytes they take.
+pub(super) fn read_header(bytes: &[u8]) -> Step<(ArchiveHeader, u32, usize)> {
+    let version = bytes.get(5..7);
+    if let Some(&[major, minor]) = version
+        && bytes.starts_with(b"PGDMP")
+        && (major != 1 || !MINOR_VERSIONS.contains(&minor))
+    {
+        return Err(Stop::Refused(ArchiveError::Version { major, minor }));
+    }
+    let (preamble, at) = read_preamble(bytes)?;
+    if preamble.format != 1 {
         return Err(Stop::Bad("it is not in custom format"));
     }
-    let compression = if minor >= 15 { i64::from(cursor.byte()?) } else { cursor.int()? };
-    if compression != 0 {
+    if preamble.compressed {
         return Err(Stop::Refused(ArchiveError::Compressed));
     }
-    for _created in 0..7 {
-        cursor.int()?;
-    }
-    let database = owned(cursor.text()?);
-    let server_version = owned(cursor.text()?);
-    let dump_version = owned(cursor.text()?);
+    let mut cursor = Cursor { bytes, at };
     let count =
         u32::try_from(cursor.int()?).map_err(|_| Stop::Bad("a negative number of entries"))?;
+    let Preamble { minor, database, server_version, dump_version, .. } = preamble;
     Ok((ArchiveHeader { minor, database, server_version, dump_version }, count, cursor.at))
 }
 
