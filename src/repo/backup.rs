@@ -168,14 +168,15 @@ impl Repository {
             condemned.iter().flat_map(|list| &list.backups).map(|backup| &backup.id).collect();
         let names: HashSet<&str> =
             condemned.iter().flat_map(|list| &list.chunks).map(String::as_str).collect();
-        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let mut seen: HashMap<(&str, bool), usize> = HashMap::new();
         let mut known = HashMap::new();
         for entry in &entries {
             let manifest = &entry.manifest;
             if manifest.epoch != *epoch || backups.contains(&manifest.id) {
                 continue;
             }
-            let nth = seen.entry(&manifest.database).or_default();
+            // Old dumps, imported in a row, must not make the next nightly one store everything again.
+            let nth = seen.entry((&manifest.database, entry.is_imported())).or_default();
             *nth += 1;
             if *nth > if own(&entry) { KNOWN_BACKUPS } else { 1 } {
                 continue;

@@ -16,7 +16,7 @@ use crate::codec::hash::plain_hash;
 use crate::domain::chunk::Hash;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::key::ObjectKey;
-use crate::domain::manifest::Manifest;
+use crate::domain::manifest::{Manifest, Trigger};
 use crate::domain::selector::Selector;
 use crate::domain::suspect::Suspicion;
 use crate::domain::verification::VerificationRecord;
@@ -85,7 +85,16 @@ impl Catalog {
             Selector::Latest { back, trigger } => {
                 let wanted_trigger =
                     |entry: &Entry| trigger.is_none_or(|t| entry.manifest.trigger == t);
-                let fits = |entry: &Entry| wanted_trigger(entry) && !entry.foreign;
+                // Asked for by their trigger, imported ones are what is meant.
+                let newest = self.may_be_latest();
+                let may: HashSet<BackupId> = self
+                    .entries
+                    .iter()
+                    .filter(|entry| if trigger.is_some() { !entry.foreign } else { newest(entry) })
+                    .map(|entry| entry.manifest.id.clone())
+                    .collect();
+                let fits =
+                    |entry: &Entry| wanted_trigger(entry) && may.contains(&entry.manifest.id);
                 let foreign = |entry: &&Entry| wanted_trigger(entry) && entry.foreign;
                 let only_foreign =
                     self.entries.iter().find(foreign).map(|entry| entry.manifest.id.clone());
@@ -111,17 +120,35 @@ impl Catalog {
         Ok(self.entries.remove(at))
     }
 
+    /// Which backups `latest` may mean: none of a server that the cluster does not know, and an imported one
+    /// only of a database that has no others, since its rows may be of any age.
+    pub fn may_be_latest(&self) -> impl Fn(&Entry) -> bool + use<> {
+        let own = self.entries.iter().filter(|entry| !entry.foreign && !entry.is_imported());
+        let taken: HashSet<String> = own.map(Entry::place).collect();
+        move |entry| !entry.foreign && (!entry.is_imported() || !taken.contains(&entry.place()))
+    }
+
     /// What has to be told of a backup that is about to be used: that `latest` passed over newer ones of a
-    /// server that the cluster does not know, and that it is suspect.
+    /// server that the cluster does not know, or imported ones, and that it is suspect.
     pub fn remarks(&self, chosen: &Entry, selector: &Selector) -> Vec<String> {
         let mut remarks = Vec::new();
         let newer = |entry: &&Entry| {
-            entry.foreign
-                && entry.place() == chosen.place()
+            entry.place() == chosen.place()
                 && entry.manifest.started_at >= chosen.manifest.started_at
         };
+        let foreign = |entry: &&Entry| entry.foreign && newer(entry);
+        let imported = |entry: &&Entry| entry.is_imported() && !entry.foreign && newer(entry);
+        if matches!(selector, Selector::Latest { trigger: None, .. })
+            && !chosen.is_imported()
+            && let Some(imported) = self.entries.iter().find(imported)
+        {
+            remarks.push(format!(
+                "backup {} is newer and imported, so `latest` is {}; `latest:imported` means it",
+                imported.manifest.id, chosen.manifest.id
+            ));
+        }
         if matches!(selector, Selector::Latest { .. })
-            && let Some(foreign) = self.entries.iter().find(newer)
+            && let Some(foreign) = self.entries.iter().find(foreign)
         {
             let id = &foreign.manifest.id;
             remarks.push(format!(
@@ -169,6 +196,11 @@ impl Entry {
     /// Whether somebody has to look before it counts in full.
     pub const fn is_in_doubt(&self) -> bool {
         self.foreign || self.suspect.is_some()
+    }
+
+    /// Whether it is of a dump that another tool made.
+    pub fn is_imported(&self) -> bool {
+        self.manifest.trigger == Trigger::Imported
     }
 
     fn place(&self) -> String {

@@ -74,7 +74,8 @@ impl History {
     /// Whether enough is known to judge by: more backups need not be read then.
     pub(super) fn suffices(database: &str, seen: &[Entry]) -> bool {
         seen.iter().any(|entry| {
-            entry.manifest.database == database && !entry.foreign && entry.suspect.is_none()
+            let own = entry.manifest.database == database;
+            own && !entry.foreign && entry.suspect.is_none() && !entry.is_imported()
         })
     }
 
@@ -179,6 +180,20 @@ mod tests {
         assert_eq!(verdict.suspect.expect("suspect").against.as_str(), GOOD);
         assert!(!verdict.foreign);
         assert!(judged(&history(), Some("111"), Trigger::Imported, 10).suspect.is_none());
+    }
+
+    #[test]
+    fn a_night_is_measured_behind_what_was_imported_after_the_last_good_one() {
+        let mut history = history();
+        let import = Past {
+            trigger: Trigger::Imported,
+            system_identifier: None,
+            ..past("20261121T090000Z-00000004", "", false, false, 1)
+        };
+        history.past.insert(0, import);
+        let verdict = judged(&history, Some("111"), Trigger::Scheduled, 10);
+        assert_eq!(verdict.suspect.expect("suspect").against.as_str(), GOOD);
+        assert!(!judged(&history, None, Trigger::Imported, 10).foreign);
     }
 
     #[test]

@@ -43,10 +43,12 @@ pub async fn choose(
         Choice::All => whole(catalog)?,
         Choice::LatestOfEach => {
             let mut seen = BTreeSet::new();
+            let may_be_latest = catalog.may_be_latest();
             let mut latest = catalog.entries.clone();
             latest.retain(|entry| {
                 let manifest = &entry.manifest;
-                !entry.foreign && seen.insert((manifest.cluster.clone(), manifest.database.clone()))
+                may_be_latest(entry)
+                    && seen.insert((manifest.cluster.clone(), manifest.database.clone()))
             });
             let selector = Selector::Latest { back: 0, trigger: None };
             for entry in &latest {
