@@ -82,6 +82,7 @@ pub(super) enum Verb {
     Init(Init),
     Check(Check),
     Snapshot(Snapshot),
+    Import(Import),
     List(List),
     Show(Show),
     Verify(Verify),
@@ -152,6 +153,34 @@ pub(super) struct Snapshot {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub(super) labels: Vec<(String, String)>,
     /// Keep it until it is unpinned
+    #[arg(long)]
+    pub(super) pin: bool,
+}
+
+/// Make snapshots of dumps that pg_dump made before
+///
+/// Each FILE is a dump of the database that --database names, in any of pg_dump's formats (plain, custom, tar, a
+/// directory), also within gzip or zstd; what it is, its content tells. It is loaded into a scratch cluster of this
+/// host, stopping at the first error, and what stands there then becomes a snapshot like any other, with the
+/// trigger `imported`. No live server is needed, and none is touched.
+///
+/// Several FILEs become several snapshots, in the order given: name the oldest first. One that fails does not stop
+/// the others. `latest` means an imported snapshot only where its database has no others; `latest:imported` always
+/// does. A dump is a program that runs on this host as an unprivileged user: import those that you trust.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep import shop-2026-11-20.sql.gz --database shop
+  pgkeep import shop-2024.dump shop-2025.dump --database shop --pin
+  age -d -i key.txt shop.sql.gz.age | pgkeep import - --database shop")]
+pub(super) struct Import {
+    /// The dumps: files or directories; `-` is stdin
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) files: Vec<PathBuf>,
+    /// Remember this with the snapshots; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub(super) labels: Vec<(String, String)>,
+    /// Keep them until they are unpinned
     #[arg(long)]
     pub(super) pin: bool,
 }

@@ -9,6 +9,7 @@ mod configuration;
 mod context;
 mod demo;
 mod failure;
+mod import;
 mod keys;
 mod output;
 mod progress;

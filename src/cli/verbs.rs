@@ -53,6 +53,7 @@ impl Opened {
 pub(super) async fn run(context: &Context, verb: Verb) -> Result<(), Ended> {
     match verb {
         Verb::Snapshot(args) => snapshot(context, args).await,
+        Verb::Import(args) => Box::pin(super::import::import(context, args)).await,
         Verb::Verify(args) => recovery::verify(context, args).await,
         Verb::Restore(args) => Box::pin(recovery::restore(context, args)).await,
         // The rest has nothing to clean up, so a signal may simply drop it.

@@ -3,6 +3,7 @@
 pub mod adopt;
 pub mod check;
 mod copy;
+pub mod import;
 pub mod init;
 pub mod inspect;
 pub mod keys;

@@ -80,6 +80,9 @@ impl Child {
         let (errors_in, errors_out) = io::pipe().map_err(pipe_failed)?;
         let mut command = Command::new(&spec.program);
         command.args(&spec.arguments).stderr(errors_out).process_group(0);
+        if spec.isolated {
+            isolate(&mut command);
+        }
         clear_environment(&mut command);
         if let Some(info) = &spec.connection {
             tell_connection(&mut command, info, &spec, &mut private)?;
@@ -335,6 +338,16 @@ fn pipe_failed(source: io::Error) -> PostgresError {
 
 fn file_name(program: &Path) -> String {
     program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Takes out every variable but those that programs need to start.
+fn isolate(command: &mut Command) {
+    command.env_clear();
+    for name in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
 }
 
 /// Takes out every `PG*` variable, and makes messages and times the same on every host.

@@ -317,6 +317,8 @@ fn settings(socket_dir: &Path, memory: ServerMemory) -> Vec<(&'static str, Strin
         ("dynamic_shared_memory_type", "mmap"),
         ("unix_socket_permissions", "0700"),
         ("max_connections", "40"),
+        // A snapshot of what was imported locks every table at once, as many as there may be.
+        ("max_locks_per_transaction", "1024"),
         ("logging_collector", "off"),
         ("log_destination", "stderr"),
         ("ssl", "off"),

@@ -268,7 +268,7 @@ pub(super) fn comment_statement(name: &str, comment: Option<&str>) -> String {
 }
 
 /// `CREATE DATABASE` with the source's encoding and locale, in the words of the server's major version.
-fn create_statement(name: &str, creation: &Creation<'_>, major: u32) -> String {
+pub(super) fn create_statement(name: &str, creation: &Creation<'_>, major: u32) -> String {
     let facts = creation.facts;
     let mut sql = format!(
         "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",

@@ -13,6 +13,7 @@ pub mod account;
 pub mod cluster;
 pub mod database;
 pub mod directory;
+mod named;
 mod postmaster;
 pub mod properties;
 pub mod registry;

@@ -55,6 +55,7 @@ fn help_is_exact() {
         "init",
         "check",
         "snapshot",
+        "import",
         "list",
         "show",
         "verify",

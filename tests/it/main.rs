@@ -12,6 +12,7 @@ mod damage;
 mod failpoints;
 mod golden;
 mod harness;
+mod import;
 mod keys;
 mod names;
 mod proof;

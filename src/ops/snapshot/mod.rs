@@ -269,6 +269,10 @@ impl Run<'_> {
         }
         refuse_unread(&holder.held.tables, &summary)?;
         complete(&mut inventory, &summary);
+        if self.of_scratch() {
+            // They say how scratch is run, not how the server was that nobody knows.
+            inventory.settings.clear();
+        }
         let description = self.description(&holder, programs, &inventory)?;
         // A snapshot that was not protected to its end must not be committed.
         holder.release().await?;
@@ -357,6 +361,11 @@ impl Run<'_> {
         Ok(script)
     }
 
+    /// Whether the source is a scratch cluster that an imported dump was loaded into.
+    fn of_scratch(&self) -> bool {
+        self.options.trigger == Trigger::Imported
+    }
+
     /// `pg_dumpall` takes a database only as a connection string of its own.
     fn connection_database(&self) -> String {
         let quoted = self.database.replace('\\', "\\\\").replace('\'', "\\'");
@@ -370,6 +379,10 @@ impl Run<'_> {
         inventory: &Inventory,
     ) -> Result<Description, SnapshotError> {
         let held = &holder.held;
+        // A scratch cluster is no server that the cluster's name could know, and its WAL is nobody's.
+        let place = (!self.of_scratch())
+            .then(|| (held.system_identifier.clone(), held.timeline, held.lsn.clone()));
+        let (system_identifier, timeline, lsn) = place.unwrap_or_default();
         Ok(Description {
             trigger: self.options.trigger,
             labels: self.options.labels.clone(),
@@ -379,9 +392,9 @@ impl Run<'_> {
                 pg_dump: programs.version("pg_dump")?,
                 pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
             },
-            system_identifier: held.system_identifier.clone(),
-            timeline: held.timeline,
-            lsn: held.lsn.clone(),
+            system_identifier,
+            timeline,
+            lsn,
             excluded_table_data: held.excluded().collect(),
             rows: inventory.rows.clone(),
             inventory: serde_json::to_vec(inventory).expect("an inventory has text keys only"),

@@ -21,6 +21,7 @@ pub struct ChildSpec {
     pub(super) purpose: String,
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) directory: Option<PathBuf>,
+    pub(super) isolated: bool,
     pub(super) run_as: Option<(u32, u32)>,
     pub(super) pipe_stdin: bool,
     pub(super) pipe_stdout: bool,
@@ -40,6 +41,7 @@ impl ChildSpec {
             purpose,
             environment: Vec::new(),
             directory: None,
+            isolated: false,
             run_as: None,
             pipe_stdin: false,
             pipe_stdout: false,
@@ -87,6 +89,14 @@ impl ChildSpec {
     #[must_use]
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
+        self
+    }
+
+    /// Nothing of our own environment reaches it but where programs and libraries are: it may run what a
+    /// stranger wrote, who must find no key and no password.
+    #[must_use]
+    pub fn isolated(mut self) -> Self {
+        self.isolated = true;
         self
     }
 
