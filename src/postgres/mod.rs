@@ -7,6 +7,7 @@ pub mod error;
 pub mod hold;
 pub mod pooler;
 pub mod preflight;
+pub mod present;
 pub mod programs;
 pub mod server_facts;
 pub mod session;
