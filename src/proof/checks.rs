@@ -43,6 +43,21 @@ pub(super) async fn inventory(
     Ok((verdict("inventory", equal, &found.differences), found.notices))
 }
 
+/// The same as [`row_counts`], of the session's own transaction, which a table that cannot be counted would abort:
+/// an error.
+pub(super) async fn row_counts_within(
+    session: &Session,
+    expected: &Inventory,
+    archive: &ArchiveSummary,
+    options: &CompareOptions,
+) -> Result<Check, ProofError> {
+    let mut restored = Vec::new();
+    for table in tables(session, expected).await? {
+        restored.push(count(session, table).await?);
+    }
+    row_counts(session, restored, expected, archive, options).await
+}
+
 /// Compares the rows that were counted with the dump's.
 pub(super) async fn row_counts(
     session: &Session,
@@ -102,19 +117,24 @@ pub(super) async fn tables(
 /// Counts one table; none when it cannot be read, which then shows as missing rows.
 pub(super) async fn count_rows(
     session: &Session,
-    (schema, name): (String, String),
+    table: (String, String),
 ) -> Result<Option<TableCount>, PostgresError> {
-    let (quoted_schema, quoted_name) = (quote_ident(&schema), quote_ident(&name));
-    let query = format!("SELECT pg_catalog.count(*) FROM ONLY {quoted_schema}.{quoted_name}");
-    let counted = session.client().query_one(&query, &[]).await.map_err(PostgresError::from);
-    match counted {
-        Ok(row) => {
-            let rows: i64 = row.try_get(0)?;
-            Ok(Some(TableCount { schema, name, rows: rows.unsigned_abs() }))
-        }
+    match count(session, table).await {
+        Ok(counted) => Ok(Some(counted)),
         Err(error) if error.sqlstate().is_some() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+async fn count(
+    session: &Session,
+    (schema, name): (String, String),
+) -> Result<TableCount, PostgresError> {
+    let (quoted_schema, quoted_name) = (quote_ident(&schema), quote_ident(&name));
+    let query = format!("SELECT pg_catalog.count(*) FROM ONLY {quoted_schema}.{quoted_name}");
+    let row = session.client().query_one(&query, &[]).await?;
+    let rows: i64 = row.try_get(0)?;
+    Ok(TableCount { schema, name, rows: rows.unsigned_abs() })
 }
 
 /// Partitions whose rows may lie in another one after a restore, each with the name of their root.

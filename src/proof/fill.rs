@@ -32,12 +32,12 @@ pub(super) async fn fill(
     let workers = (0..sessions.max(1)).map(|_| async {
         let session = Session::connect(target, "restore").await?;
         prepare(&session, lc_monetary).await?;
-        work(&session, &batches).await
+        work(&session, &batches, false).await
     });
     try_join_all(workers).await.map(|_| ())
 }
 
-async fn prepare(session: &Session, lc_monetary: &str) -> Result<(), PostgresError> {
+pub(super) async fn prepare(session: &Session, lc_monetary: &str) -> Result<(), PostgresError> {
     // Nobody sees the copy before it is proved, and the commit that names it makes all of this durable too.
     session
         .batch(&format!(
@@ -57,7 +57,19 @@ async fn prepare(session: &Session, lc_monetary: &str) -> Result<(), PostgresErr
 /// The table that a session is filling.
 type Open = (Arc<Table>, Pin<Box<CopyInSink<Bytes>>>);
 
-async fn work(session: &Session, batches: &Mutex<mpsc::Receiver<Batch>>) -> Result<(), ProofError> {
+/// Takes all `batches` with one session that was prepared, within its transaction.
+pub(super) async fn fill_within(
+    session: &Session,
+    batches: mpsc::Receiver<Batch>,
+) -> Result<(), ProofError> {
+    work(session, &Mutex::new(batches), true).await
+}
+
+async fn work(
+    session: &Session,
+    batches: &Mutex<mpsc::Receiver<Batch>>,
+    in_transaction: bool,
+) -> Result<(), ProofError> {
     let mut open: Option<Open> = None;
     loop {
         let batch = batches.lock().await.recv().await;
@@ -79,24 +91,32 @@ async fn work(session: &Session, batches: &Mutex<mpsc::Receiver<Batch>>) -> Resu
                 sink.send(lines.into()).await.map_err(|error| refused(&table.name, error))?;
             }
             Some(Batch::Objects(parts)) => {
-                put(session, parts).await.map_err(|error| refused("large objects", error))?;
+                put(session, parts, in_transaction)
+                    .await
+                    .map_err(|error| refused("large objects", error))?;
             }
         }
     }
 }
 
 /// Writes into large objects that are there, in one transaction.
-async fn put(session: &Session, parts: Vec<ObjectPart>) -> Result<(), tokio_postgres::Error> {
+async fn put(
+    session: &Session,
+    parts: Vec<ObjectPart>,
+    in_transaction: bool,
+) -> Result<(), tokio_postgres::Error> {
     let client = session.client();
     let put = client.prepare("SELECT pg_catalog.lo_put($1, $2, $3)").await?;
-    client.batch_execute("BEGIN").await?;
+    if !in_transaction {
+        client.batch_execute("BEGIN").await?;
+    }
     // All are on their way before the first answer is back.
     let put = &put;
     try_join_all(parts.iter().map(async |ObjectPart { oid, offset, bytes }| {
         client.query_one(put, &[oid, offset, bytes]).await
     }))
     .await?;
-    client.batch_execute("COMMIT").await
+    if in_transaction { Ok(()) } else { client.batch_execute("COMMIT").await }
 }
 
 /// The database did not take `what`.

@@ -134,7 +134,7 @@ async fn names(session: &Session, query: &str) -> Result<BTreeSet<String>, Postg
 }
 
 /// What the role of `session` may do in its database.
-async fn rights(session: &Session) -> Result<Rights, PostgresError> {
+pub(super) async fn rights(session: &Session) -> Result<Rights, PostgresError> {
     let row = session
         .client()
         .query_one(
@@ -231,7 +231,9 @@ pub async fn load(
 }
 
 /// Why there was no head.
-async fn ended(contents: tokio::task::JoinHandle<Result<Contents, ProofError>>) -> ProofError {
+pub(super) async fn ended(
+    contents: tokio::task::JoinHandle<Result<Contents, ProofError>>,
+) -> ProofError {
     match contents.await {
         Ok(Err(error)) => error,
         _ => ProofError::Stopped,
@@ -242,7 +244,7 @@ async fn ended(contents: tokio::task::JoinHandle<Result<Contents, ProofError>>) 
 ///
 /// ANALYZE of a table samples its children and partitions, foreign ones at their server. So tables above
 /// a foreign one are left out, and what lies below them is named by itself.
-async fn analyze(session: &Session) -> Result<String, PostgresError> {
+pub(super) async fn analyze(session: &Session) -> Result<String, PostgresError> {
     let rows = session
         .client()
         .query(
@@ -312,7 +314,7 @@ impl Restore<'_> {
     }
 }
 
-fn option(name: &str, value: &std::path::Path) -> std::ffi::OsString {
+pub(super) fn option(name: &str, value: &std::path::Path) -> std::ffi::OsString {
     let mut text = std::ffi::OsString::from(name);
     text.push(value);
     text

@@ -17,6 +17,7 @@ mod load;
 mod pool;
 pub mod selection;
 mod verify;
+mod within;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub use fingerprint::{ArchiveSums, ContentRequest, Fingerprint, Sums, content};
 pub use intake::{Contents, Incoming};
 pub use load::{LoadReport, LoadRequest, Missing, load, missing};
 pub use verify::{Proof, ProofRequest, verify};
+pub use within::{Staying, WithinRequest, load_within, prepare};
 
 use crate::domain::archive::{ArchiveError, ROW_SETTINGS};
 use crate::domain::failure::{Failure, FailureKind};
@@ -69,6 +71,9 @@ pub enum ProofError {
         /// Each with its reason.
         entries: Vec<String>,
     },
+    /// Statements in another encoding than the session's.
+    #[error("the archive's statements are not UTF-8")]
+    Encoding,
     /// What was asked for is not in the backup.
     #[error("the backup holds no {0}")]
     Absent(String),
@@ -85,7 +90,7 @@ impl Failure for ProofError {
             Self::Archive(error) => error.kind(),
             Self::Refused { source, .. } => source.kind(),
             Self::Head { .. } => FailureKind::Unexpected,
-            Self::Missing(_) | Self::Rights { .. } => FailureKind::Postgres,
+            Self::Missing(_) | Self::Rights { .. } | Self::Encoding => FailureKind::Postgres,
             Self::Absent(_) => FailureKind::NotFound,
             Self::Stopped => FailureKind::Interrupted,
         }
@@ -108,6 +113,9 @@ impl Failure for ProofError {
                 "restore as a superuser, or have one create what is needed in the target first"
                     .to_owned(),
             ),
+            Self::Encoding => {
+                Some("restore it beside the live database: `--as NAME`, `--replace`".to_owned())
+            }
             Self::Absent(_) => Some(
                 "`pgkeep show ID` lists its tables; names are case-sensitive: schema.table, each quoted if it holds a dot"
                     .to_owned(),

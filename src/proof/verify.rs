@@ -55,7 +55,7 @@ pub struct ProofRequest<'a> {
 }
 
 /// What came out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proof {
     /// In order: `load`, `inventory`, `row-counts`, `sequences`, `assertions`, `content`, `amcheck`.
     pub checks: Vec<Check>,
@@ -69,8 +69,7 @@ pub struct Proof {
 
 /// Restores and compares. When the archive cannot be loaded, that is the only check, and it has failed.
 pub async fn verify(request: &ProofRequest<'_>, archive: Incoming) -> Result<Proof, ProofError> {
-    let mut proof =
-        Proof { checks: Vec::new(), left_out: Vec::new(), roles: false, notices: Vec::new() };
+    let mut proof = Proof::default();
     let subject = request.target.database();
     let step = |name| request.observer.step(name, subject);
     step("looking for what is missing");
@@ -181,7 +180,7 @@ fn load_request<'a>(request: &ProofRequest<'a>) -> LoadRequest<'a> {
     }
 }
 
-fn loaded(report: &LoadReport) -> Check {
+pub(super) fn loaded(report: &LoadReport) -> Check {
     let restored = report.restored;
     let owners = if report.roles { "" } else { ", without owners and privileges" };
     let left_out: Vec<String> = report.left_out.iter().map(Omission::describe).collect();
