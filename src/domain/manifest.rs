@@ -194,7 +194,16 @@ pub struct Manifest {
     pub sealed: String,
 }
 
+/// The label of a snapshot that was taken of a database just before a restore replaced what it held; its value
+/// is the id of the backup that was restored.
+pub const BEFORE_RESTORE_OF: &str = "before-restore-of";
+
 impl Manifest {
+    /// Whether it holds what somebody was about to replace: then it is never meant by `latest`.
+    pub fn is_safety_snapshot(&self) -> bool {
+        self.labels.contains_key(BEFORE_RESTORE_OF)
+    }
+
     /// The part of that name.
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.iter().find(|part| part.name == name)

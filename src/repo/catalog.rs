@@ -87,10 +87,12 @@ impl Catalog {
                     |entry: &Entry| trigger.is_none_or(|t| entry.manifest.trigger == t);
                 // Asked for by their trigger, imported ones are what is meant.
                 let newest = self.may_be_latest();
+                let triggered =
+                    |entry: &Entry| !entry.foreign && !entry.manifest.is_safety_snapshot();
                 let may: HashSet<BackupId> = self
                     .entries
                     .iter()
-                    .filter(|entry| if trigger.is_some() { !entry.foreign } else { newest(entry) })
+                    .filter(|entry| if trigger.is_some() { triggered(entry) } else { newest(entry) })
                     .map(|entry| entry.manifest.id.clone())
                     .collect();
                 let fits =
@@ -120,36 +122,46 @@ impl Catalog {
         Ok(self.entries.remove(at))
     }
 
-    /// Which backups `latest` may mean: none of a server that the cluster does not know, and an imported one
-    /// only of a database that has no others, since its rows may be of any age.
+    /// Which backups `latest` may mean: none of a server that the cluster does not know, none of a database that
+    /// was about to be replaced, and an imported one only of a database that has no others, since its rows may be
+    /// of any age.
     pub fn may_be_latest(&self) -> impl Fn(&Entry) -> bool + use<> {
-        let own = self.entries.iter().filter(|entry| !entry.foreign && !entry.is_imported());
+        let may = |entry: &Entry| !entry.foreign && !entry.manifest.is_safety_snapshot();
+        let own = self.entries.iter().filter(|entry| may(entry) && !entry.is_imported());
         let taken: HashSet<String> = own.map(Entry::place).collect();
-        move |entry| !entry.foreign && (!entry.is_imported() || !taken.contains(&entry.place()))
+        move |entry| may(entry) && (!entry.is_imported() || !taken.contains(&entry.place()))
     }
 
     /// What has to be told of a backup that is about to be used: that `latest` passed over newer ones of a
-    /// server that the cluster does not know, or imported ones, and that it is suspect.
+    /// server that the cluster does not know, imported ones, or one of a database that was about to be
+    /// replaced, and that it is suspect.
     pub fn remarks(&self, chosen: &Entry, selector: &Selector) -> Vec<String> {
         let mut remarks = Vec::new();
         let newer = |entry: &&Entry| {
             entry.place() == chosen.place()
                 && entry.manifest.started_at >= chosen.manifest.started_at
         };
-        let foreign = |entry: &&Entry| entry.foreign && newer(entry);
-        let imported = |entry: &&Entry| entry.is_imported() && !entry.foreign && newer(entry);
+        let passed_over = |wanted: fn(&Entry) -> bool| {
+            let by_time = matches!(selector, Selector::Latest { .. });
+            self.entries.iter().filter(newer).find(|entry| by_time && wanted(entry))
+        };
+        let imported = |entry: &Entry| entry.is_imported() && !entry.foreign;
         if matches!(selector, Selector::Latest { trigger: None, .. })
             && !chosen.is_imported()
-            && let Some(imported) = self.entries.iter().find(imported)
+            && let Some(imported) = passed_over(imported)
         {
             remarks.push(format!(
                 "backup {} is newer and imported, so `latest` is {}; `latest:imported` means it",
                 imported.manifest.id, chosen.manifest.id
             ));
         }
-        if matches!(selector, Selector::Latest { .. })
-            && let Some(foreign) = self.entries.iter().find(foreign)
-        {
+        if let Some(safety) = passed_over(|entry| entry.manifest.is_safety_snapshot()) {
+            remarks.push(format!(
+                "backup {} is newer and was taken before a restore, so `latest` is {}",
+                safety.manifest.id, chosen.manifest.id
+            ));
+        }
+        if let Some(foreign) = passed_over(|entry| entry.foreign) {
             let id = &foreign.manifest.id;
             remarks.push(format!(
                 "backup {id} is newer and of a server that the cluster does not know, so `latest` is {}; \

@@ -20,7 +20,7 @@ pub enum Choice {
 }
 
 /// The backups of `choice`, newest first (or in the order in which they were named). Those of a server that
-/// the cluster does not know are nobody's latest, and that is told.
+/// the cluster does not know, and those taken before a restore, are nobody's latest, and that is told.
 pub async fn choose(
     repository: &Repository,
     filter: &Filter,
