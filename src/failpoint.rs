@@ -28,6 +28,11 @@ pub const ALL: &[&str] = &[
     "restore.live-renamed",
     "restore.copy-renamed",
     "restore.swapped",
+    "in-place.held",
+    "in-place.safe",
+    "in-place.cleared",
+    "in-place.checked",
+    "in-place.committed",
 ];
 
 /// Ends the process here if the environment asks for it.

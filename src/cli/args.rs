@@ -246,12 +246,16 @@ pub(super) struct Verify {
 ///
 /// Without a flag it takes its own database's name if that is free. Nothing live is touched before the copy
 /// has proved itself; a replaced database stays under the name `<name>_before_<id>`.
+///
+/// With --in-place, for roles that may not create or rename databases: the snapshot is proved in scratch here,
+/// writers are kept out, a safety snapshot is taken, and one transaction replaces what the database holds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   pgkeep restore latest --as shop_copy
   pgkeep restore --database shop --replace --dry-run
   pgkeep restore --database shop --replace --yes
+  pgkeep restore --database shop --in-place --dry-run
   pgkeep restore 20261121T02 --to postgres://admin@other-host/postgres
   pgkeep restore latest --output - --format sql | less")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -260,11 +264,15 @@ pub(super) struct Restore {
     #[arg(value_name = "ID", default_value = "latest")]
     pub(super) id: String,
     /// Restore into a new database of this name
-    #[arg(long = "as", value_name = "NAME", conflicts_with_all = ["replace", "output"])]
+    #[arg(long = "as", value_name = "NAME", conflicts_with_all = ["replace", "in_place", "output"])]
     pub(super) new_name: Option<String>,
     /// Swap the copy for the live database
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long, group = "live", conflicts_with = "output")]
     pub(super) replace: bool,
+    /// Replace what the live database holds, in one transaction, after a safety snapshot; with --to, what
+    /// the database of that URL holds
+    #[arg(long, group = "live", conflicts_with = "output")]
+    pub(super) in_place: bool,
     /// Restore to this server; passwords belong in .pgpass or PGPASSWORD
     #[arg(long, value_name = "URL", conflicts_with = "output")]
     pub(super) to: Option<String>,
@@ -279,7 +287,7 @@ pub(super) struct Restore {
     #[arg(conflicts_with = "output")]
     pub(super) check: CheckArg,
     /// Restore a lost server: roles, and the latest good snapshot of every database
-    #[arg(long, conflicts_with_all = ["id", "new_name", "replace", "output"])]
+    #[arg(long, conflicts_with_all = ["id", "new_name", "replace", "in_place", "output"])]
     pub(super) all: bool,
     /// Roles that the target lacks: create them as they were (with --all unless told otherwise), or
     /// skip that, and refuse a copy that needs them
@@ -289,13 +297,14 @@ pub(super) struct Restore {
     #[arg(long, conflicts_with = "output")]
     pub(super) no_owner: bool,
     /// Restore this table (or schema.table) alone, with what it needs; may be given again
-    #[arg(long = "table", value_name = "TABLE", conflicts_with_all = ["replace", "all"], value_parser = table)]
+    #[arg(long = "table", value_name = "TABLE", conflicts_with_all = ["replace", "in_place", "all"], value_parser = table)]
     pub(super) tables: Vec<(Option<String>, String)>,
     /// Restore this schema alone, with what it needs; may be given again
-    #[arg(long = "schema", value_name = "SCHEMA", conflicts_with_all = ["replace", "all"])]
+    #[arg(long = "schema", value_name = "SCHEMA", conflicts_with_all = ["replace", "in_place", "all"])]
     pub(super) schemas: Vec<String>,
     /// Run this psql script in the copy before it gets its name; may be given again
-    #[arg(long = "run", value_name = "FILE.SQL", conflicts_with_all = ["output", "all"])]
+    #[arg(long = "run", value_name = "FILE.SQL")]
+    #[arg(conflicts_with_all = ["output", "all", "in_place"])]
     pub(super) scripts: Vec<PathBuf>,
     /// Print the plan and do nothing
     #[arg(long)]
@@ -303,11 +312,12 @@ pub(super) struct Restore {
     /// Do not ask before replacing
     #[arg(long)]
     pub(super) yes: bool,
-    /// Replace although something stays behind with the old database (slots, subscriptions, …)
-    #[arg(long, requires = "replace")]
+    /// Replace although something stays behind with the old database (slots, subscriptions, …), or in
+    /// place although it is bound to it
+    #[arg(long, requires = "live")]
     pub(super) force: bool,
     /// Replace although the snapshot left rows out on purpose
-    #[arg(long, requires = "replace")]
+    #[arg(long, requires = "live")]
     pub(super) allow_partial: bool,
 }
 
@@ -540,6 +550,13 @@ mod tests {
             "restore --table a --replace",
             "restore --table a.b.c",
             "restore --all --run mask.sql",
+            "restore --in-place --replace",
+            "restore --in-place --as x",
+            "restore --in-place --all",
+            "restore --in-place --output -",
+            "restore --in-place --table a",
+            "restore --in-place --schema a",
+            "restore --in-place --run mask.sql",
             "verify --all latest",
             "init --recipient age1x --insecure-plaintext",
             "list -q -v",

@@ -10,6 +10,7 @@ mod context;
 mod demo;
 mod failure;
 mod import;
+mod in_place;
 mod keys;
 mod output;
 mod progress;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::args::{CheckArg, FormatArg, Restore, RolesArg, Verify, VerifyCheckArg};
 use super::context::Context;
 use super::failure::{Failed, failed};
+use super::in_place;
 use super::progress::Progress;
 use super::reports::{
     export_json, export_text, plan_json, plan_text, restore_json, restore_text, verify_json,
@@ -41,7 +42,7 @@ impl CheckArg {
 }
 
 /// The cluster that a backup belongs to where it is configured here, else the one that is meant.
-fn cluster_of<'a>(
+pub(super) fn cluster_of<'a>(
     settings: &'a Settings,
     entry: &Entry,
 ) -> Result<(&'a ClusterName, &'a ClusterSettings), Failed> {
@@ -88,7 +89,10 @@ pub(super) fn is_server_named(settings: &Settings, cluster: &ClusterSettings) ->
     !matches!(cluster.connection, ConnectionSource::PgVariables) || anywhere.iter().any(told)
 }
 
-fn scratch_choice(settings: &Settings, cluster: &ClusterSettings) -> Result<ScratchChoice, Failed> {
+pub(super) fn scratch_choice(
+    settings: &Settings,
+    cluster: &ClusterSettings,
+) -> Result<ScratchChoice, Failed> {
     Ok(match &cluster.scratch {
         config::ScratchChoice::Auto => ScratchChoice::Auto,
         config::ScratchChoice::Directory(path) => ScratchChoice::Directory(path.clone()),
@@ -208,6 +212,12 @@ pub(super) async fn restore(context: &Context, args: Restore) -> Result<(), Ende
     let target = Target::of(&opened, &entry, &args)?;
     let restoring = target.restoring(context, &progress, &opened);
     let mut options = options(&args);
+    if args.in_place {
+        let own = || target.server.database().to_owned();
+        options.destination.name = args.to.is_some().then(own);
+        let work = in_place::Work { context, progress: &progress, opened: &opened, entry: &entry };
+        return Box::pin(in_place::restore(&work, &restoring, options, args.dry_run)).await;
+    }
     let plan = if args.dry_run || (args.replace && !args.yes && may_ask(context)) {
         let planned = tokio::select! {
             plan = restore::plan(&restoring, &entry, &options) => plan.map_err(failed)?,
@@ -356,12 +366,12 @@ async fn restore_all(
 }
 
 /// Whether someone sits there who can be asked.
-fn may_ask(context: &Context) -> bool {
+pub(super) fn may_ask(context: &Context) -> bool {
     !context.output.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
 /// Shows the plan on the terminal and asks; anything but `yes` is a no.
-fn ask(plan: &str) -> Result<bool, Failed> {
+pub(super) fn ask(plan: &str) -> Result<bool, Failed> {
     let lost = |error| Failed::unexpected("cannot ask", &error);
     let mut terminal = std::io::stderr();
     write!(terminal, "{plan}Do this? Type `yes`: ").map_err(lost)?;

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::backup::{checks_text, outcome};
 use super::text::{Lines, duration, harmless, size};
 use crate::ops::init::InitReport;
+use crate::ops::restore::in_place::InPlacePlan;
 use crate::ops::restore::{ExportReport, RestorePlan, RestoreReport};
 use crate::ops::verify::VerifyReport;
 use crate::repo::create::Made;
@@ -102,6 +103,7 @@ pub(super) fn restore_json(report: &RestoreReport) -> Json {
         "sessions_ended": report.sessions_ended,
         "roles_created": report.roles_created,
         "left_out": report.left_out,
+        "safety_snapshot": report.safety_snapshot,
     })
 }
 
@@ -114,6 +116,9 @@ pub(super) fn restore_text(report: &RestoreReport) -> String {
     if let Some(kept) = &report.kept_as {
         text.line(&format!("the database that had the name is kept as {}", harmless(kept)));
     }
+    if let Some(safety) = &report.safety_snapshot {
+        text.line(&format!("what it held before is kept in the snapshot {safety}, pinned"));
+    }
     if !report.roles_created.is_empty() {
         text.line(&format!("roles created: {}", harmless(&report.roles_created.join(", "))));
     }
@@ -125,21 +130,40 @@ pub(super) fn restore_text(report: &RestoreReport) -> String {
 
 /// `restore --dry-run --json`.
 pub(super) fn plan_json(plan: &RestorePlan) -> Json {
-    json!({
-        "id": plan.id,
-        "database": plan.database,
-        "target": plan.target,
-        "steps": plan.steps(),
-        "notices": plan.notices,
-    })
+    let mut document = steps_json(&plan.steps(), &plan.notices);
+    document["id"] = json!(plan.id);
+    document["database"] = json!(plan.database);
+    document["target"] = json!(plan.target);
+    document
 }
 
 /// `restore --dry-run` for people.
 pub(super) fn plan_text(plan: &RestorePlan) -> String {
-    let steps = plan.steps();
+    steps_text(&plan.steps(), &plan.notices)
+}
+
+/// `restore --in-place --dry-run --json`: the same keys.
+pub(super) fn in_place_json(plan: &InPlacePlan) -> Json {
+    let mut document = steps_json(&plan.steps(), &plan.notices);
+    document["id"] = json!(plan.id);
+    document["database"] = json!(plan.database);
+    document["target"] = json!(plan.target);
+    document
+}
+
+/// `restore --in-place --dry-run` for people.
+pub(super) fn in_place_text(plan: &InPlacePlan) -> String {
+    steps_text(&plan.steps(), &plan.notices)
+}
+
+fn steps_json(steps: &[String], notices: &[String]) -> Json {
+    json!({ "steps": steps, "notices": notices })
+}
+
+fn steps_text(steps: &[String], notices: &[String]) -> String {
     let steps =
         steps.iter().enumerate().map(|(at, step)| format!("{}. {}\n", at + 1, harmless(step)));
-    let notices = plan.notices.iter().map(|notice| format!("note: {}\n", harmless(notice)));
+    let notices = notices.iter().map(|notice| format!("note: {}\n", harmless(notice)));
     steps.chain(notices).collect()
 }
 
@@ -234,13 +258,24 @@ mod tests {
             checks: vec![Check::passed("load", "17 entries restored")],
             roles_created: Vec::new(),
             left_out: vec!["comment on extension plpgsql".to_owned()],
+            safety_snapshot: None,
             duration_ms: 900,
         };
-        has(&restore_json(&report), "id database checks duration_ms");
+        has(&restore_json(&report), "id database checks duration_ms safety_snapshot");
         insta::assert_snapshot!(restore_text(&report), @r"
         20261121T020000Z-5f3a9c21  restored as shop in 900 ms
           load         passed   17 entries restored
         the database that had the name is kept as shop_before_20261121T020000Z-5f3a9c21
+        left out: comment on extension plpgsql
+        ");
+        let safety = "20261121T030000Z-0badcafe".parse().expect("an id");
+        let report =
+            RestoreReport { kept_as: None, safety_snapshot: Some(safety), ..report.clone() };
+        assert_eq!(restore_json(&report)["safety_snapshot"], "20261121T030000Z-0badcafe");
+        insta::assert_snapshot!(restore_text(&report), @r"
+        20261121T020000Z-5f3a9c21  restored as shop in 900 ms
+          load         passed   17 entries restored
+        what it held before is kept in the snapshot 20261121T030000Z-0badcafe, pinned
         left out: comment on extension plpgsql
         ");
     }

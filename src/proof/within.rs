@@ -112,6 +112,7 @@ pub async fn load_within(
         unasked: Vec::new(),
         roles,
         contents,
+        counts: Vec::new(),
     };
     let mut proof = Proof { checks: vec![loaded(&report)], ..Proof::default() };
     observer.step("comparing inventories", subject);

@@ -18,7 +18,8 @@ fn of(verb: &str) -> impl Iterator<Item = &'static str> + '_ {
 fn every_failpoint_belongs_to_a_story_here() {
     for name in ALL {
         assert!(
-            ["snapshot", "restore", "rotate"].contains(&name.split('.').next().expect("a verb")),
+            ["snapshot", "restore", "rotate", "in-place"]
+                .contains(&name.split('.').next().expect("a verb")),
             "{name}"
         );
     }

@@ -13,6 +13,7 @@ mod failpoints;
 mod golden;
 mod harness;
 mod import;
+mod in_place;
 mod keys;
 mod names;
 mod proof;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::verification::{Check, Outcome};
 use crate::ops::copy::CopyError;
-use crate::postgres::PostgresError;
+use crate::postgres::{PostgresError, quote_ident};
 use crate::proof::ProofError;
 use crate::scratch::ScratchError;
 
@@ -27,6 +27,12 @@ pub enum RestoreError {
     /// A swap without consent.
     #[error("`{database}` is live, and its sessions would be ended")]
     NeedsYes {
+        /// The live database.
+        database: String,
+    },
+    /// What a live database holds would be replaced, without consent.
+    #[error("`{database}` is live, and what it holds would be replaced")]
+    NeedsYesInPlace {
         /// The live database.
         database: String,
     },
@@ -99,6 +105,60 @@ pub enum RestoreError {
         /// Each session: role, application and pid.
         holders: Vec<String>,
     },
+    /// What the role may not drop, and would stay in a database that is replaced in place.
+    #[error("in the way in `{database}` for the role `{role}`: {}", shortened(what))]
+    InTheWay {
+        /// The live database.
+        database: String,
+        /// The role.
+        role: String,
+        /// Each with its owner.
+        what: Vec<String>,
+        /// Roles that it would have to be a member of.
+        owners: Vec<String>,
+    },
+    /// What reads or writes the database from elsewhere.
+    #[error("bound to `{database}`: {}", listed(what))]
+    Bound {
+        /// The live database.
+        database: String,
+        /// What they are, by their names.
+        what: BTreeMap<&'static str, Vec<String>>,
+    },
+    /// Sessions that hold tables of a database that is to be replaced in place.
+    #[error("tables of `{database}` are held by {}", holders.join(", "))]
+    TablesHeld {
+        /// The live database.
+        database: String,
+        /// Each session: role, pid, application and state.
+        holders: Vec<String>,
+    },
+    /// Objects of the live database are others than those that the safety snapshot holds.
+    #[error("in `{database}` came or went meanwhile: {}", shortened(what))]
+    ObjectsChanged {
+        /// The live database.
+        database: String,
+        /// What they are.
+        what: Vec<String>,
+    },
+    /// The transaction that should have replaced what the database holds was rolled back.
+    #[error("{cause}; `{database}` is as it was")]
+    RolledBack {
+        /// The live database.
+        database: String,
+        /// Why; told in the message.
+        cause: Box<RestoreError>,
+    },
+    /// The server went away at COMMIT.
+    #[error("whether `{database}` was restored is not known: {cause}")]
+    CommitUnknown {
+        /// The live database.
+        database: String,
+        /// The transaction's id.
+        transaction: String,
+        /// Why; told in the message.
+        cause: PostgresError,
+    },
     /// The live database is another one than the plan saw.
     #[error("`{0}` was renamed, dropped or made anew meanwhile")]
     LiveChanged(String),
@@ -149,9 +209,10 @@ impl RestoreError {
     /// The SQLSTATE, when a statement failed.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Postgres(error) | Self::Scratch(ScratchError::Postgres(error)) => {
-                error.sqlstate()
-            }
+            Self::Postgres(error)
+            | Self::Scratch(ScratchError::Postgres(error))
+            | Self::Proof(ProofError::Postgres(error)) => error.sqlstate(),
+            Self::Proof(ProofError::Refused { source, .. }) => source.sqlstate(),
             _ => None,
         }
     }
@@ -163,6 +224,7 @@ impl Failure for RestoreError {
             Self::Name(_)
             | Self::NameTaken { .. }
             | Self::NeedsYes { .. }
+            | Self::NeedsYesInPlace { .. }
             | Self::Partial { .. }
             | Self::OutputExists(_) => FailureKind::Usage,
             Self::StaysBehind { .. }
@@ -173,8 +235,14 @@ impl Failure for RestoreError {
             | Self::MissingRoles { .. }
             | Self::MissingExtensions { .. }
             | Self::InUse { .. }
+            | Self::InTheWay { .. }
+            | Self::Bound { .. }
+            | Self::TablesHeld { .. }
+            | Self::ObjectsChanged { .. }
+            | Self::CommitUnknown { .. }
             | Self::Script { .. }
             | Self::LiveChanged(_) => FailureKind::Postgres,
+            Self::RolledBack { cause, .. } => cause.kind(),
             Self::Checks { .. } => FailureKind::Damage,
             Self::Output { .. } => FailureKind::Unexpected,
             Self::Interrupted => FailureKind::Interrupted,
@@ -195,6 +263,9 @@ impl Failure for RestoreError {
             }
             Self::NeedsYes { .. } => {
                 "`--yes` goes on; the old database is kept under another name".to_owned()
+            }
+            Self::NeedsYesInPlace { .. } => {
+                "`--yes` goes on; a safety snapshot of it is taken first".to_owned()
             }
             Self::Partial { .. } => {
                 "`--allow-partial` goes on without these rows; `--as NAME` keeps the live database"
@@ -227,6 +298,32 @@ impl Failure for RestoreError {
                                    pg_signal_backend, and run it again"
                     .to_owned()
             }
+            Self::InTheWay { role, owners, .. } if !owners.is_empty() => format!(
+                "nothing was changed; as a superuser: GRANT {} TO {}; or restore as a role that owns everything",
+                owners.iter().map(|owner| quote_ident(owner)).collect::<Vec<_>>().join(", "),
+                quote_ident(role)
+            ),
+            Self::InTheWay { .. } => {
+                "nothing was changed; drop it, or restore beside the live database: `--to URL`".to_owned()
+            }
+            Self::Bound { .. } => {
+                "nothing was changed; drop or disable them first, or go on with `--force`".to_owned()
+            }
+            Self::TablesHeld { .. } => {
+                "nothing was changed; let them finish or end them, and run it again".to_owned()
+            }
+            Self::ObjectsChanged { .. } => {
+                "nothing was changed; run it again when no migration is at work".to_owned()
+            }
+            Self::RolledBack { cause, .. } if cause.sqlstate() == Some("53200") => {
+                "the server has too few locks for so many objects in one transaction: raise \
+                 max_locks_per_transaction (needs a restart)"
+                    .to_owned()
+            }
+            Self::RolledBack { cause, .. } => return cause.hint(),
+            Self::CommitUnknown { transaction, .. } => format!(
+                "ask in it: SELECT pg_xact_status('{transaction}'); it is as it was, or restored: never half"
+            ),
             Self::LiveChanged(_) => "look at it, and run the restore again".to_owned(),
             Self::Checks { .. } => {
                 "nothing was changed; take another backup, and see `pgkeep show`".to_owned()
@@ -257,6 +354,15 @@ fn quoted(names: &[String]) -> String {
 fn listed(what: &BTreeMap<&'static str, Vec<String>>) -> String {
     let one = |(kind, names): (&&str, &Vec<String>)| format!("{kind} ({})", names.join(", "));
     what.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn shortened(what: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = what.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match what.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn failed(checks: &[Check]) -> String {

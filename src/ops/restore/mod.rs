@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 mod all;
 mod error;
 mod export;
+pub mod in_place;
 mod plan;
 mod roles;
 mod survey;
@@ -37,6 +38,7 @@ use crate::domain::verification::{Check, Depth, Outcome, outcome_of};
 use crate::failpoint;
 use crate::postgres::child::{Child, ChildSpec};
 use crate::postgres::programs::Programs;
+use crate::postgres::session::Session;
 use crate::postgres::{PostgresError, pooler};
 use crate::proof::selection::{Omission, Only};
 use crate::proof::{Assertion, Proof, ProofRequest, verify};
@@ -104,7 +106,9 @@ pub struct RestoreReport {
     pub roles_created: Vec<String>,
     /// What could not be restored or given to the copy, one line each.
     pub left_out: Vec<String>,
-    /// From the first look to the last rename.
+    /// What the database held before, where it was replaced in place.
+    pub safety_snapshot: Option<BackupId>,
+    /// From the first look to the last rename; in place, as long as writers waited.
     pub duration_ms: u64,
 }
 
@@ -135,8 +139,10 @@ pub async fn run(
     for notice in &plan.notices {
         restoring.observer.finding(Severity::Notice, notice);
     }
-    let programs = client_programs(restoring, &backup, &plan)?;
-    require_space(restoring, &plan).await?;
+    let programs = client_programs(restoring, &backup, plan.target_major)?;
+    let (session, _) = maintenance_session(restoring.server, Some(&plan.database)).await?;
+    require_space(restoring, &session, plan.archive_bytes).await?;
+    drop(session);
     let mut left_out = make_roles(restoring, &plan).await?;
 
     let directory = ScratchDirectory::create(restoring.scratch_dir, ambient.random())?;
@@ -183,6 +189,7 @@ pub async fn run(
         checks: proof.checks,
         roles_created: plan.roles_missing.names,
         left_out,
+        safety_snapshot: None,
         duration_ms: milliseconds(ambient.monotonic().saturating_sub(begun)),
     })
 }
@@ -230,12 +237,24 @@ async fn decide(
     let wanted = options.destination.name.as_deref().unwrap_or(&manifest.database);
     let (session, _) = maintenance_session(restoring.server, Some(wanted)).await?;
     let mut target = survey::of(&session, restoring.server, wanted).await?;
+    let source = source(restoring, backup, options, &mut target).await?;
+    plan::decide(&source, &options.destination, options.consent, options.depth, &target)
+}
+
+/// What a plan is made from; roles that are to be made count as there from then on.
+async fn source<'a>(
+    restoring: &Restoring<'_>,
+    backup: &'a OpenedBackup<'_>,
+    options: &'a RestoreOptions,
+    target: &mut plan::Target,
+) -> Result<plan::Source<'a>, RestoreError> {
+    let manifest = &backup.entry.manifest;
     let roles_missing = if options.create_roles {
-        roles::missing(restoring, backup, &mut target).await?
+        roles::missing(restoring, backup, target).await?
     } else {
         MissingRoles::default()
     };
-    let source = plan::Source {
+    Ok(plan::Source {
         id: &manifest.id,
         database: &manifest.database,
         excluded_table_data: &manifest.excluded_table_data,
@@ -245,8 +264,7 @@ async fn decide(
         roles_missing,
         only: options.only.as_ref(),
         scripts: &options.scripts,
-    };
-    plan::decide(&source, &options.destination, options.consent, options.depth, &target)
+    })
 }
 
 /// Makes the roles of the plan; what could not be given to them.
@@ -262,21 +280,24 @@ async fn make_roles(
 fn client_programs(
     restoring: &Restoring<'_>,
     backup: &OpenedBackup<'_>,
-    plan: &RestorePlan,
+    target_major: u32,
 ) -> Result<Programs, RestoreError> {
     let dumped = dump_major(&backup.entry.manifest.versions.pg_dump).unwrap_or_default();
-    Ok(Programs::find(plan.target_major.max(dumped), restoring.bin_dir)?)
+    Ok(Programs::find(target_major.max(dumped), restoring.bin_dir)?)
 }
 
 /// Room for the copy, where the server's disk can be seen from here.
-async fn require_space(restoring: &Restoring<'_>, plan: &RestorePlan) -> Result<(), RestoreError> {
+async fn require_space(
+    restoring: &Restoring<'_>,
+    session: &Session,
+    archive_bytes: u64,
+) -> Result<(), RestoreError> {
     let scratch_dir = restoring.scratch_dir;
     std::fs::create_dir_all(scratch_dir)
         .map_err(crate::scratch::ScratchError::io("cannot create", scratch_dir))?;
     space::require(scratch_dir, 0)?;
-    let (session, _) = maintenance_session(restoring.server, Some(&plan.database)).await?;
-    let copy_bytes = space::restored_bytes(plan.archive_bytes, None);
-    if let Some(data) = survey::local_data_directory(&session, restoring.server).await {
+    let copy_bytes = space::restored_bytes(archive_bytes, None);
+    if let Some(data) = survey::local_data_directory(session, restoring.server).await {
         return Ok(space::require(&data, copy_bytes)?);
     }
     let told = format!(

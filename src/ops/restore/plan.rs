@@ -217,6 +217,13 @@ pub(super) fn decide(
     let database = destination.name.as_deref().unwrap_or(source.database);
     check_name(database)?;
     check_target(source, target)?;
+    if !target.superuser && !target.createdb {
+        return Err(RestoreError::Privileges {
+            role: target.role.clone(),
+            lacks: "may not create databases".to_owned(),
+            statement: format!("ALTER ROLE {} CREATEDB;", quote_ident(&target.role)),
+        });
+    }
     let mut notices = Vec::new();
     let naming = match (&target.live, destination.replace) {
         (None, _) => {
@@ -249,9 +256,7 @@ pub(super) fn decide(
     if !target.tablespaces.contains(wanted) {
         notices.push(format!("there is no tablespace `{wanted}`; the default one is used"));
     }
-    let mut spaces =
-        source.inventory.relations.iter().filter_map(|table| table.tablespace.as_ref());
-    let table_spaces = spaces.all(|name| target.tablespaces.contains(name));
+    let table_spaces = has_tablespaces(source, target);
     if !table_spaces {
         notices.push("tables lose their tablespaces, which the target lacks".to_owned());
     }
@@ -276,6 +281,13 @@ pub(super) fn decide(
     })
 }
 
+/// Whether the target has all tablespaces that tables lie in.
+pub(super) fn has_tablespaces(source: &Source<'_>, target: &Target) -> bool {
+    let mut spaces =
+        source.inventory.relations.iter().filter_map(|table| table.tablespace.as_ref());
+    spaces.all(|name| target.tablespaces.contains(name))
+}
+
 fn check_name(database: &str) -> Result<(), RestoreError> {
     let good = !database.is_empty()
         && database.len() <= NAME_BYTES_MAX
@@ -284,8 +296,8 @@ fn check_name(database: &str) -> Result<(), RestoreError> {
     if good { Ok(()) } else { Err(RestoreError::Name(database.to_owned())) }
 }
 
-/// Whether the copy can be made there at all.
-fn check_target(source: &Source<'_>, target: &Target) -> Result<(), RestoreError> {
+/// Whether that server can hold the backup at all.
+pub(super) fn check_target(source: &Source<'_>, target: &Target) -> Result<(), RestoreError> {
     let inventory = source.inventory;
     if inventory.major() > target.server_version_num / 10_000 {
         return Err(RestoreError::OlderTarget {
@@ -295,13 +307,6 @@ fn check_target(source: &Source<'_>, target: &Target) -> Result<(), RestoreError
     }
     if target.standby {
         return Err(RestoreError::Standby(target.described.clone()));
-    }
-    if !target.superuser && !target.createdb {
-        return Err(RestoreError::Privileges {
-            role: target.role.clone(),
-            lacks: "may not create databases".to_owned(),
-            statement: format!("ALTER ROLE {} CREATEDB;", quote_ident(&target.role)),
-        });
     }
     if !source.roles_missing.names.is_empty() && !target.superuser && !target.createrole {
         return Err(RestoreError::Privileges {
