@@ -263,6 +263,14 @@ impl PostgresError {
         }
     }
 
+    /// Whether a statement was refused for what it asks, and not for the state the server is in.
+    ///
+    /// Classes 08 (connection), 40 (deadlock, serialization), 53 (resources), 57 (intervention), 58 (system) and
+    /// XX (internal) say nothing about the data.
+    pub fn is_verdict(&self) -> bool {
+        self.class().is_some_and(|class| !matches!(class, "08" | "40" | "53" | "57" | "58" | "XX"))
+    }
+
     /// Whether another try, a little later, may go better with nothing changed.
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -273,7 +281,12 @@ impl PostgresError {
                 | Self::TooManyConnections { .. }
                 | Self::LockNotAvailable { .. }
                 | Self::ConnectionLost { .. }
-        )
+        ) || matches!(self.class(), Some("08" | "40" | "57"))
+    }
+
+    /// The class of its SQLSTATE.
+    fn class(&self) -> Option<&str> {
+        self.sqlstate()?.get(..2)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use super::accident::{self, PLAIN_WORDS};
 use super::load::conninfo;
 use super::{ProofError, told};
 use crate::domain::connection::ConnectionInfo;
@@ -46,7 +47,7 @@ pub(super) async fn amcheck(
         return Ok(Check::skipped(AMCHECK, "the program pg_amcheck is not installed"));
     };
     let spec = ChildSpec::new(program)
-        .connection(&target.with_options(QUIET))
+        .connection(&target.with_options(QUIET).with_options(PLAIN_WORDS))
         .purpose("verify")
         .args(["--no-password", "--install-missing"])
         .arg(format!("--jobs={}", jobs.max(1)))
@@ -89,6 +90,6 @@ async fn run(spec: ChildSpec) -> Result<Check, ProofError> {
             .collect();
         return Ok(Check::failed(AMCHECK, told(&lines)));
     }
-    child.judge(&exit)?;
+    accident::judge(&child, &exit)?;
     Ok(Check::passed(AMCHECK, "tables and indexes are sound"))
 }

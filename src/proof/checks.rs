@@ -121,7 +121,7 @@ pub(super) async fn count_rows(
 ) -> Result<Option<TableCount>, PostgresError> {
     match count(session, table).await {
         Ok(counted) => Ok(Some(counted)),
-        Err(error) if error.sqlstate().is_some() => Ok(None),
+        Err(error) if error.is_verdict() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -122,10 +122,9 @@ async fn put(
 /// The database did not take `what`.
 pub(super) fn refused(what: &str, error: tokio_postgres::Error) -> ProofError {
     let source = PostgresError::from(error);
-    // What the server lacks at the moment says nothing about the backup.
-    let class = source.sqlstate().and_then(|state| state.get(..2));
-    match class {
-        None | Some("08" | "53" | "57" | "58" | "XX") => source.into(),
-        Some(_) => ProofError::Refused { what: what.to_owned(), source },
+    if source.is_verdict() {
+        ProofError::Refused { what: what.to_owned(), source }
+    } else {
+        source.into()
     }
 }

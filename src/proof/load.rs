@@ -15,6 +15,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use super::ProofError;
+use super::accident::{self, PLAIN_WORDS};
 use super::build::{Plan, build};
 use super::checks::tables;
 use super::fill::fill;
@@ -188,7 +189,8 @@ pub async fn load(
     if let Some(absent) = request.only.and_then(|only| only.absent(&head.toc)) {
         return Err(ProofError::Absent(absent));
     }
-    let selection = select(&head.toc, &rights(&session).await?, request.only);
+    let rights = rights(&session).await?;
+    let selection = select(&head.toc, &rights, request.only);
     let lost: Vec<String> = selection
         .omitted
         .iter()
@@ -199,7 +201,10 @@ pub async fn load(
         return Err(ProofError::Rights { entries: lost });
     }
     let roles = request.roles && !selection.without_owners;
-    let restore = Restore { request, head: &head.path, roles, server_major: session.major() };
+    let target =
+        if rights.superuser { &request.target.with_options(PLAIN_WORDS) } else { request.target };
+    let restore =
+        Restore { request, target, head: &head.path, roles, server_major: session.major() };
     // The first batches are made ready while there is no table yet.
     let large_objects = request.only.is_none();
     let wanted = Wanted { tables: selection.data.clone(), large_objects };
@@ -274,6 +279,7 @@ pub(super) async fn analyze(session: &Session) -> Result<String, PostgresError> 
 /// How `pg_restore` is run.
 struct Restore<'a> {
     request: &'a LoadRequest<'a>,
+    target: &'a ConnectionInfo,
     head: &'a Path,
     roles: bool,
     server_major: u32,
@@ -291,7 +297,7 @@ impl Restore<'_> {
         list.write_all(use_list(entries).as_bytes()).map_err(failed)?;
         let foreign_setting = request.programs.major() >= 17 && self.server_major < 17;
         let mut spec = ChildSpec::new(request.programs.program("pg_restore")?)
-            .connection(request.target)
+            .connection(self.target)
             .purpose("restore")
             .arg("--no-password")
             .arg(connection_string(request.target))
@@ -310,7 +316,7 @@ impl Restore<'_> {
         if foreign_setting && exit.code == Some(1) && only_foreign_setting(&exit.stderr) {
             return Ok(());
         }
-        Ok(child.judge(&exit)?)
+        accident::judge(&child, &exit)
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! [`Depth::Full`]: crate::domain::verification::Depth::Full
 
+mod accident;
 mod amcheck;
 mod build;
 mod checks;
@@ -62,6 +63,14 @@ pub enum ProofError {
         /// Why; told in the message.
         source: PostgresError,
     },
+    /// The server failed, or somebody ended its work: what a program says then is no word about the copy.
+    #[error("{source}")]
+    Accident {
+        /// What the program said.
+        source: PostgresError,
+        /// Whether another try may go better with nothing changed.
+        passing: bool,
+    },
     /// Found before anything was created.
     #[error("the target server lacks {0}")]
     Missing(Missing),
@@ -82,13 +91,26 @@ pub enum ProofError {
     Stopped,
 }
 
+impl ProofError {
+    /// Whether it says nothing about the backup, and another try may go better with nothing changed.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Accident { passing, .. } => *passing,
+            Self::Postgres(error) | Self::Catalog(CatalogError::Query { source: error, .. }) => {
+                error.is_transient()
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Failure for ProofError {
     fn kind(&self) -> FailureKind {
         match self {
             Self::Postgres(error) => error.kind(),
             Self::Catalog(error) => error.kind(),
             Self::Archive(error) => error.kind(),
-            Self::Refused { source, .. } => source.kind(),
+            Self::Refused { source, .. } | Self::Accident { source, .. } => source.kind(),
             Self::Head { .. } => FailureKind::Unexpected,
             Self::Missing(_) | Self::Rights { .. } | Self::Encoding => FailureKind::Postgres,
             Self::Absent(_) => FailureKind::NotFound,
@@ -102,6 +124,14 @@ impl Failure for ProofError {
             Self::Catalog(error) => error.hint(),
             Self::Archive(error) => error.hint(),
             Self::Refused { source, .. } => source.hint(),
+            Self::Accident { passing: true, .. } => Some(
+                "this says nothing about the backup: run it again; the server's log tells more"
+                    .to_owned(),
+            ),
+            Self::Accident { .. } => Some(
+                "this says nothing about the backup: give the server disk space and memory, and run it again"
+                    .to_owned(),
+            ),
             Self::Head { source, .. } => Some(match source.kind() {
                 std::io::ErrorKind::StorageFull => {
                     "free some space there, or set scratch_dir to a larger file system".to_owned()

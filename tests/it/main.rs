@@ -12,6 +12,7 @@ mod damage;
 mod failpoints;
 mod golden;
 mod harness;
+mod hindered;
 mod import;
 mod in_place;
 mod keys;

@@ -145,36 +145,18 @@ pub async fn run(
     drop(session);
     let mut left_out = make_roles(restoring, &plan).await?;
 
-    let directory = ScratchDirectory::create(restoring.scratch_dir, ambient.random())?;
-    restoring.observer.step("restoring", &plan.database);
-    let creation = Creation {
-        facts: &backup.inventory.database,
-        tablespace: plan.tablespace.as_deref(),
-        closed: plan.closed,
-        avoid: Some(&plan.database),
-        tag: ambient.random(),
+    let work = Work { restoring, backup: &backup, plan: &plan, programs: &programs };
+    let (proof, named) = match work.once().await {
+        // A deadlock or an ended session is not the backup's fault. Only proving fails so: no name was touched.
+        Err(RestoreError::Proof(error))
+            if error.is_passing() && !restoring.cancel.is_cancelled() =>
+        {
+            let told = format!("once more, in a fresh scratch database, since {error}");
+            restoring.observer.finding(Severity::Warning, &told);
+            work.once().await?
+        }
+        first => first?,
     };
-    let scratch = ScratchDatabase::create(restoring.server, &creation).await?;
-    failpoint::hit("restore.scratch-created");
-    if scratch.maintenance_connection().database() == "template1" {
-        let told = "held through `template1`: nobody can create databases until this is done";
-        restoring.observer.finding(Severity::Warning, told);
-    }
-    let work = Work {
-        restoring,
-        backup: &backup,
-        plan: &plan,
-        programs: &programs,
-        directory: directory.path(),
-    };
-    let result = work.prove_and_name(&scratch).await;
-    // On success it has another name by now, and this only lets its lock go.
-    let discarded = scratch.discard().await;
-    let (proof, named) = result?;
-    if let Err(error) = discarded {
-        // The restore is done; a scratch name that is still there would be swept by the next run.
-        restoring.observer.finding(Severity::Warning, &format!("cannot clear up: {error}"));
-    }
     left_out.extend(proof.left_out.iter().map(Omission::describe));
     left_out.extend(named.left_out);
     Ok(RestoreReport {
@@ -314,7 +296,6 @@ struct Work<'a> {
     backup: &'a OpenedBackup<'a>,
     plan: &'a RestorePlan,
     programs: &'a Programs,
-    directory: &'a Path,
 }
 
 /// What naming the copy came to.
@@ -324,14 +305,44 @@ struct Named {
 }
 
 impl Work<'_> {
+    /// One copy: made, proved and named, or removed.
+    async fn once(&self) -> Result<(Proof, Named), RestoreError> {
+        let (restoring, plan) = (self.restoring, self.plan);
+        let ambient = restoring.repository.ambient();
+        let directory = ScratchDirectory::create(restoring.scratch_dir, ambient.random())?;
+        restoring.observer.step("restoring", &plan.database);
+        let creation = Creation {
+            facts: &self.backup.inventory.database,
+            tablespace: plan.tablespace.as_deref(),
+            closed: plan.closed,
+            avoid: Some(&plan.database),
+            tag: ambient.random(),
+        };
+        let scratch = ScratchDatabase::create(restoring.server, &creation).await?;
+        failpoint::hit("restore.scratch-created");
+        if scratch.maintenance_connection().database() == "template1" {
+            let told = "held through `template1`: nobody can create databases until this is done";
+            restoring.observer.finding(Severity::Warning, told);
+        }
+        let name = scratch.name().to_owned();
+        let result = self.prove_and_name(&scratch, directory.path()).await;
+        // On success it has another name by now, and this only lets its lock go.
+        if let Err(error) = scratch.discard().await {
+            let told = format!("`{name}` may still be there; the next restore drops it: {error}");
+            restoring.observer.finding(Severity::Warning, &told);
+        }
+        result
+    }
+
     async fn prove_and_name(
         &self,
         scratch: &ScratchDatabase,
+        directory: &Path,
     ) -> Result<(Proof, Named), RestoreError> {
         let (restoring, plan) = (self.restoring, self.plan);
         let loaded = || failpoint::hit("restore.loaded");
         let request = ProofRequest {
-            directory: self.directory,
+            directory,
             target: &scratch.connection(),
             programs: self.programs,
             expected: &self.backup.inventory,

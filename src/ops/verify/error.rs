@@ -74,6 +74,16 @@ pub enum VerifyError {
     Interrupted,
 }
 
+impl VerifyError {
+    /// Whether it says nothing about the backup, and another try may go better with nothing changed.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Proof(source) | Self::Server { source, .. } => source.is_passing(),
+            _ => false,
+        }
+    }
+}
+
 impl Failure for VerifyError {
     fn kind(&self) -> FailureKind {
         match self {

@@ -1,0 +1,109 @@
+//! Accidents of a server, known by the words of the program that met them.
+//!
+//! `pg_restore` hands on the server's text and no SQLSTATE. Where the role may, the text is asked for in C
+//! ([`PLAIN_WORDS`]), and the messages here are those of PostgreSQL's sources for the classes 08, 40, 53, 55P03 and
+//! 57. A text that is not among them counts as a verdict about the copy, which somebody looks at.
+
+use super::ProofError;
+use crate::postgres::child::{Child, Exit};
+
+/// The session option that has the server speak as this module reads. Superusers alone may ask for it.
+pub(super) const PLAIN_WORDS: &str = "-c lc_messages=C";
+
+/// Beginnings of the server's messages after which another try may go better.
+const PASSING: &[&str] = &[
+    "could not serialize access due to",
+    "terminating connection due to",
+    "terminating connection because of",
+    "canceling statement due to",
+    "the database system is ",
+    "sorry, too many clients already",
+    "too many connections for ",
+    "remaining connection slots are reserved",
+];
+/// Of libpq's own messages. A server that crashes says no more.
+const LOST: &[&str] = &[
+    "server closed the connection unexpectedly",
+    "connection to server ",
+    "could not receive data from server",
+    "could not send data to server",
+    "SSL connection has been closed unexpectedly",
+    "SSL SYSCALL error",
+    "SSL error: ",
+];
+/// What a server lacks: it will lack it at the next try, too.
+const LACKS: &[&str] = &[
+    "No space left on device",
+    "Disk quota exceeded",
+    "Too many open files",
+    "out of memory",
+    "out of shared memory",
+];
+
+/// The error that `exit` is, unless it is success.
+pub(super) fn judge(child: &Child, exit: &Exit) -> Result<(), ProofError> {
+    child.judge(exit).map_err(|source| match passing(&exit.stderr) {
+        Some(passing) => ProofError::Accident { source, passing },
+        None => source.into(),
+    })
+}
+
+/// Whether another try may go better; none when it was no accident. What is told first is the cause.
+fn passing(stderr: &str) -> Option<bool> {
+    // Other lines are details, or statements with any text in them.
+    let errors = stderr.lines().filter_map(|line| line.split_once(": error: "));
+    let mut errors = errors.filter(|(program, _)| program.starts_with("pg_")).map(|(_, said)| said);
+    // `load` tells why an older server's complaint about this one is no error.
+    let said = errors.find(|said| !said.contains("\"transaction_timeout\""))?;
+    let server = ["ERROR:  ", "FATAL:  ", "PANIC:  "];
+    let Some(said) = server.iter().find_map(|word| Some(said.split_once(word)?.1)) else {
+        return LOST.iter().any(|text| said.contains(text)).then_some(true);
+    };
+    if said == "deadlock detected" || PASSING.iter().any(|text| said.starts_with(text)) {
+        return Some(true);
+    }
+    let lacks = |text: &str| said == text || said.ends_with(&format!(": {text}"));
+    LACKS.iter().any(|text| lacks(text)).then_some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accidents_are_known_by_the_first_error_and_not_by_statements() {
+        let query = |said: &str| format!("pg_restore: error: could not execute query: {said}\n");
+        for (said, expected) in [
+            ("ERROR:  deadlock detected", Some(true)),
+            ("ERROR:  canceling statement due to user request", Some(true)),
+            ("FATAL:  terminating connection due to administrator command", Some(true)),
+            ("server closed the connection unexpectedly", Some(true)),
+            ("ERROR:  could not extend file \"base/1/2\": No space left on device", Some(false)),
+            ("ERROR:  out of memory", Some(false)),
+            ("ERROR:  deadlock detected in the plot", None),
+            ("ERROR:  could not create unique index \"x\"", None),
+        ] {
+            assert_eq!(passing(&query(said)), expected, "{said}");
+        }
+        let unreachable =
+            "pg_restore: error: connection to server at \"h\", port 1 failed: Connection refused";
+        assert_eq!(passing(unreachable), Some(true));
+        let starting = "pg_restore: error: connection to server on socket \"/s\" failed: FATAL:  the database system is shutting down";
+        assert_eq!(passing(starting), Some(true));
+        let foreign = query(
+            "ERROR:  unrecognized configuration parameter \"transaction_timeout\"\nCommand was: SET transaction_timeout = 0;",
+        );
+        assert_eq!(
+            passing(&format!("{foreign}{}", query("ERROR:  deadlock detected"))),
+            Some(true)
+        );
+        assert_eq!(passing(&foreign), None);
+        // What a statement quotes is nobody's error, and what follows from an error is not its cause.
+        let quoting =
+            query("ERROR:  syntax error\nCommand was: SELECT 'ERROR:  deadlock detected'");
+        assert_eq!(passing(&quoting), None);
+        let followed = query("ERROR:  could not create unique index \"x\"")
+            + &query("FATAL:  terminating connection due to administrator command");
+        assert_eq!(passing(&followed), None);
+    }
+}
