@@ -48,6 +48,7 @@ pub(super) async fn import(context: &Context, args: Import) -> Result<(), Ended>
             exclude_table_data: Vec::new(),
             hooks: Hooks::default(),
             bin_dir: bin_dir.clone(),
+            idle: cluster.idle_timeout,
             host: wiring::host_name(),
         }));
         match taken.await {

@@ -76,6 +76,7 @@ impl Work<'_> {
             scratch: &scratch,
             assertions: restoring.assertions,
             depth: options.depth,
+            idle: cluster.idle_timeout,
             signer: restoring.repository.keys().writer.as_ref().map(|writer| &writer.signing),
             host: &host,
             observer: restoring.observer,
@@ -109,6 +110,7 @@ impl Work<'_> {
             exclude_table_data: Vec::new(),
             hooks: wiring::hooks(cluster),
             bin_dir: wiring::bin_dir(settings, cluster),
+            idle: cluster.idle_timeout,
             host: wiring::host_name(),
         };
         let (database, observer) = (held.database(), restoring.observer);

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::{CheckArg, FormatArg, Restore, RolesArg, Verify, VerifyCheckArg};
 use super::context::Context;
@@ -157,6 +158,7 @@ async fn verify_group(
         scratch: &scratch,
         assertions: &assertions,
         depth,
+        idle: cluster.idle_timeout,
         signer: opened.repository.keys().writer.as_ref().map(|writer| &writer.signing),
         host: &host,
         observer: progress,
@@ -245,6 +247,7 @@ struct Target {
     bin_dir: Option<PathBuf>,
     scratch_dir: PathBuf,
     assertions: Vec<Assertion>,
+    idle: Duration,
 }
 
 impl Target {
@@ -260,6 +263,7 @@ impl Target {
             bin_dir: wiring::bin_dir(settings, cluster),
             scratch_dir: scratch_dir(settings),
             assertions: assertions(cluster),
+            idle: cluster.idle_timeout,
         })
     }
 
@@ -275,6 +279,7 @@ impl Target {
             bin_dir: self.bin_dir.as_deref(),
             scratch_dir: &self.scratch_dir,
             assertions: &self.assertions,
+            idle: self.idle,
             observer: progress,
             cancel: &context.cancel,
         }

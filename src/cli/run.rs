@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -20,7 +21,10 @@ use super::output::{Output, write_stdout};
 use super::{configuration, demo, verbs};
 use crate::config::Environment;
 use crate::domain::failure::FailureKind;
+use crate::postgres::child;
 
+/// How long client programs that were asked to end get for it: longer than who asked them waits before he kills.
+const CHILDREN_MAX: Duration = Duration::from_secs(6);
 /// What a shell sees after SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -112,6 +116,8 @@ fn dispatch(environment: Environment, cli: Cli, output: Output) -> Result<(), En
         let cancel = watch_signals()?;
         let context = Context { environment, global: cli.global, output, cancel: cancel.clone() };
         let result = verb(&context, cli.verb).await;
+        // While signals are still heard.
+        drop(tokio::task::spawn_blocking(|| child::end_all(CHILDREN_MAX)).await);
         match result {
             // Whatever a cancelled verb stumbled over, the signal is the reason.
             Err(_) if cancel.is_cancelled() => Err(Failed::interrupted().into()),
@@ -202,6 +208,7 @@ fn watch_signals() -> Result<CancellationToken, Failed> {
 
 #[expect(clippy::exit, reason = "a second signal asks for just this")]
 fn stop_now() -> ! {
+    child::end_all(Duration::ZERO);
     std::process::exit(INTERRUPTED)
 }
 

@@ -133,9 +133,14 @@ async fn snapshot(context: &Context, args: Snapshot) -> Result<(), Ended> {
         hooks: wiring::hooks(cluster),
         bin_dir: wiring::bin_dir(settings, cluster),
         host: wiring::host_name(),
+        idle: cluster.idle_timeout,
     };
     let mut gravest = Gravest::of(databases.len());
     for database in &databases {
+        // Those that are still to be taken would be missing without a word.
+        if context.cancel.is_cancelled() {
+            return Err(Failed::interrupted().into());
+        }
         let taken =
             snapshot::one(&opened.repository, &options, database, &progress, &context.cancel).await;
         match taken {
@@ -146,9 +151,6 @@ async fn snapshot(context: &Context, args: Snapshot) -> Result<(), Ended> {
             Err(error) => {
                 progress.aside(|| gravest.add(context, "database", database, failed(error)))?;
             }
-        }
-        if context.cancel.is_cancelled() {
-            break;
         }
     }
     gravest.end()

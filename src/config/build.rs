@@ -18,6 +18,8 @@ use crate::domain::id::ClusterName;
 
 /// The levels zstd gives a meaning that is worth having here.
 const COMPRESSION_LEVELS: std::ops::RangeInclusive<i64> = -7..=19;
+/// How long a cluster's server may be silent, unless said otherwise.
+const CLUSTER_IDLE: Duration = Duration::from_mins(30);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +75,7 @@ struct RawCluster {
     url_env: Option<String>,
     databases: Option<Vec<String>>,
     exclude_table_data: Vec<String>,
+    idle_timeout: Option<String>,
     bin_dir: Option<PathBuf>,
     hooks: RawHooks,
     verify: RawVerify,
@@ -314,11 +317,22 @@ fn cluster(
             });
         }
     };
+    let idle_timeout = match raw.idle_timeout.as_deref() {
+        None => CLUSTER_IDLE,
+        Some(text) => {
+            duration(text).filter(|span| !span.is_zero()).ok_or_else(|| ConfigError::Shape {
+                origin: origin(&key("idle_timeout")),
+                key: key("idle_timeout"),
+                expected: "a duration such as 30m or 2h".to_owned(),
+            })?
+        }
+    };
     let assertion = |raw: RawAssertion| Assertion { name: raw.name, sql: raw.sql };
     Ok(ClusterSettings {
         connection,
         databases,
         exclude_table_data: raw.exclude_table_data,
+        idle_timeout,
         hooks: Hooks { before: raw.hooks.before, after: raw.hooks.after, failed: raw.hooks.failed },
         scratch,
         assertions: raw.assertions.into_iter().map(assertion).collect(),

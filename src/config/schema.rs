@@ -99,6 +99,7 @@ pub(super) const KEYS: &[Key] = &[
     rival("clusters.*.url_env", Shape::Text, &["url", "url_file"]),
     key("clusters.*.databases", Shape::List),
     key("clusters.*.exclude_table_data", Shape::List),
+    key("clusters.*.idle_timeout", Shape::Text),
     key("clusters.*.bin_dir", Shape::Path),
     key("clusters.*.hooks.before", Shape::Command),
     key("clusters.*.hooks.after", Shape::Command),

@@ -257,6 +257,8 @@ pub struct ClusterSettings {
     pub databases: Databases,
     /// Tables whose rows are left out, as `pg_dump` patterns.
     pub exclude_table_data: Vec<String>,
+    /// How long its server may show no sign of life while a command works with it.
+    pub idle_timeout: Duration,
     /// Commands around a run.
     pub hooks: Hooks,
     /// Where copies are proved.

@@ -158,6 +158,7 @@ impl Shop {
             hooks: Hooks::default(),
             bin_dir: None,
             host: "here".to_owned(),
+            idle: IDLE,
         };
         let token = CancellationToken::new();
         let taken = snapshot::one(&self.repository, &options, "My Shop", &Silent, &token).await;
@@ -184,6 +185,7 @@ impl Shop {
             scratch,
             assertions: &assertions,
             depth: Depth::Full,
+            idle: IDLE,
             signer: Some(&self.signer),
             host: "here",
             observer: told,
@@ -208,6 +210,7 @@ impl Shop {
             bin_dir: None,
             scratch_dir: &self.scratch(),
             assertions: &[],
+            idle: IDLE,
             observer: &Silent,
             cancel: &CancellationToken::new(),
         };
@@ -268,6 +271,7 @@ async fn a_verification_proves_a_good_backup_and_fails_a_damaged_one() {
     assert_eq!(shop.leftovers(), 0);
 }
 
+const IDLE: Duration = Duration::from_mins(1);
 const YES: Consent = Consent { yes: true, force: false, allow_partial: false };
 const COUNT: &str = "SELECT count(*) FROM shop.orders";
 
@@ -322,6 +326,7 @@ async fn a_copy_that_differs_from_what_was_recorded_gets_no_name() {
         bin_dir: None,
         scratch_dir: Path::new(&scratch),
         assertions,
+        idle: IDLE,
         observer: &Silent,
         cancel,
     };

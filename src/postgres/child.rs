@@ -46,6 +46,27 @@ pub struct Exit {
     pub stderr: String,
 }
 
+/// Every child that has not ended, also when nobody holds it any more.
+static RUNNING: Mutex<Vec<Arc<Shared>>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<Arc<Shared>>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For the end of the process: waits until no child runs, and after `limit` kills those that do.
+///
+/// Children that were dropped have been asked to end. One that hangs (a client program waits without a limit for
+/// the answer to its cancel request) would outlive the thread that is to kill it.
+pub fn end_all(limit: Duration) {
+    let deadline = Instant::now() + limit;
+    let children = running().clone();
+    for child in children {
+        if !child.ends_within(deadline.saturating_duration_since(Instant::now())) {
+            child.signal_group(Signal::KILL);
+        }
+    }
+}
+
 /// A running child. Dropping it ends its whole process group.
 pub struct Child {
     name: String,
@@ -122,6 +143,7 @@ impl Child {
             changed: Condvar::new(),
             tail: Tail::default(),
         });
+        running().push(Arc::clone(&shared));
         let (tell, ended) = oneshot::channel();
         watch(Arc::clone(&shared), process, errors_in, tell);
         Ok(Child {
@@ -306,6 +328,7 @@ fn watch(
         }
         *state = State::Ended(process.wait());
         drop(state);
+        running().retain(|other| !Arc::ptr_eq(other, &shared));
         shared.changed.notify_all();
         let _ = tell.send(());
     });

@@ -164,6 +164,14 @@ pub enum PostgresError {
         /// What is known.
         reason: String,
     },
+    /// A session is there, and nothing comes.
+    #[error("the server at {address} has not answered for {} s", waited.as_secs())]
+    Silent {
+        /// `host:port`.
+        address: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// Any other error of a statement.
     #[error("the server reports: {message} (SQLSTATE {sqlstate})")]
     Statement {
@@ -400,6 +408,9 @@ impl Failure for PostgresError {
                 "a migration or another long transaction holds it: pg_stat_activity, pg_locks".to_owned()
             }
             Self::ConnectionLost { .. } => "the server's log tells why".to_owned(),
+            Self::Silent { .. } => {
+                "see what the server is doing and whether the network loses connections; the cluster's `idle_timeout` gives it longer".to_owned()
+            }
             Self::Statement { .. } | Self::Protocol { .. } => "the server's log has the statement".to_owned(),
             Self::ProgramMissing { program, major, .. } if is_server_program(program) => {
                 format!("install the server's programs: postgresql-{major} (Debian, Ubuntu), postgresql{major}-server (Red Hat)")

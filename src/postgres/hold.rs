@@ -34,6 +34,7 @@ use super::preflight::PreflightError;
 use super::session::Session;
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::observer::Observer;
 
 pub use locks::hold;
 
@@ -186,6 +187,7 @@ impl HeldSnapshot {
     pub async fn take(
         info: &ConnectionInfo,
         options: &HoldOptions,
+        observer: &dyn Observer,
         cancel: &CancellationToken,
     ) -> Result<Self, HoldError> {
         let connect = Session::connect(info, "snapshot");
@@ -195,7 +197,7 @@ impl HeldSnapshot {
         };
         let held = tokio::select! {
             () = cancel.cancelled() => None,
-            held = hold(session.client(), options) => Some(held?),
+            held = hold(session.client(), options, observer) => Some(held?),
         };
         let Some(held) = held else {
             // Dropping the session alone would leave a backend that waits for its lock.

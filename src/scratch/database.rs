@@ -10,6 +10,8 @@
 //! sweeper's own role, and holds nothing at all.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::inventory::DatabaseFacts;
@@ -25,6 +27,8 @@ pub const PREFIX: &str = "pgkeep_scratch_";
 pub(super) const LOCK_CLASS: i32 = 0x7067_6b73;
 /// `NAMEDATALEN - 1`.
 pub const NAME_BYTES_MAX: usize = 63;
+/// How often the keeper is asked whether it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(30);
 const MARK: &str = "pgkeep scratch database 1; lock ";
 
 /// A scratch database of this process.
@@ -37,6 +41,9 @@ pub struct ScratchDatabase {
     maintenance: String,
     name: String,
     oid: u32,
+    patience: Duration,
+    /// The keeper was found to be gone or silent.
+    is_lost: AtomicBool,
 }
 
 impl fmt::Debug for ScratchDatabase {
@@ -58,6 +65,8 @@ pub struct Creation<'a> {
     pub avoid: Option<&'a str>,
     /// A piece of chance.
     pub tag: u32,
+    /// How long the server may take to answer.
+    pub patience: Duration,
 }
 
 impl ScratchDatabase {
@@ -87,7 +96,11 @@ impl ScratchDatabase {
             row.map(|row| row.get(0)).ok_or_else(|| ScratchError::Lost(name.clone()))
         };
         match result.await {
-            Ok(oid) => Ok(Self { keeper, server: server.clone(), maintenance, name, oid }),
+            Ok(oid) => {
+                let (server, patience) = (server.clone(), creation.patience);
+                let is_lost = AtomicBool::new(false);
+                Ok(Self { keeper, server, maintenance, name, oid, patience, is_lost })
+            }
             Err(error) => {
                 // Whatever step failed, nothing may stay; the first failure is the one to tell. A name that is
                 // taken is another's database, whose lock lies elsewhere, and not ours to drop.
@@ -124,16 +137,70 @@ impl ScratchDatabase {
         &self.keeper
     }
 
+    /// Waits until the keeper's session is gone, and the lock with it, or its server answers no more; why.
+    ///
+    /// The sessions that fill the copy may be silent for hours, while an index is built. The keeper is idle, and a
+    /// server that lives answers it.
+    pub async fn lost(&self) -> PostgresError {
+        loop {
+            tokio::time::sleep(HEARTBEAT.min(self.patience / 4)).await;
+            if let Err(error) = self.say("SELECT 1").await {
+                self.is_lost.store(true, Ordering::Relaxed);
+                return error;
+            }
+        }
+    }
+
+    /// How long the server may take to answer.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// What the server says within its time.
+    pub async fn answered<T>(
+        &self,
+        answer: impl Future<Output = Result<T, PostgresError>>,
+    ) -> Result<T, PostgresError> {
+        self.answered_within(self.patience, answer).await
+    }
+
+    /// What the server says within a time that is known of the statement.
+    pub async fn answered_within<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, PostgresError>>,
+    ) -> Result<T, PostgresError> {
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+            let address = self.keeper.address().to_owned();
+            Err(PostgresError::Silent { address, waited: limit })
+        })
+    }
+
+    /// Has the keeper run a statement, within the server's time.
+    pub async fn say(&self, statement: &str) -> Result<(), PostgresError> {
+        self.answered(self.keeper.execute(statement)).await
+    }
+
+    /// A session that has taken over the keeper's lock, so that the keeper's own is gone with all it was doing; none
+    /// while that one is still there.
+    pub async fn successor(&self) -> Result<Option<Session>, ScratchError> {
+        let session = Session::connect(&self.maintenance_connection(), "scratch keeper").await?;
+        let lock = tag_of_name(&self.name).expect("a scratch name holds its lock");
+        let is_taken = self.answered(try_lock(&session, lock)).await?;
+        Ok(is_taken.then_some(session))
+    }
+
     /// Drops the database, ending what still works in it.
     ///
     /// It goes by its scratch name, so a copy that has taken its real name is out of reach.
     pub async fn discard(self) -> Result<(), ScratchError> {
-        if drop_database(&self.keeper, &self.name).await.is_ok() {
+        let is_lost = self.is_lost.load(Ordering::Relaxed);
+        if !is_lost && self.answered(drop_database(&self.keeper, &self.name)).await.is_ok() {
             return Ok(());
         }
         // The keeper's session is broken or busy with a cancelled transaction: once more over a new one.
         let (session, _) = maintenance_session(&self.server, Some(&self.name)).await?;
-        Ok(drop_database(&session, &self.name).await?)
+        Ok(self.answered(drop_database(&session, &self.name)).await?)
     }
 }
 
@@ -352,8 +419,14 @@ mod tests {
     fn the_locale_is_said_in_the_servers_words() {
         let (libc, icu) = (facts("libc", None), facts("icu", Some("de-u-co-phonebk")));
         let statement = |facts, major| {
-            let creation =
-                Creation { facts, tablespace: Some("Fast"), closed: false, avoid: None, tag: 0 };
+            let creation = Creation {
+                facts,
+                tablespace: Some("Fast"),
+                closed: false,
+                avoid: None,
+                tag: 0,
+                patience: Duration::MAX,
+            };
             create_statement("d", &creation, major)
         };
         assert_eq!(

@@ -1,5 +1,7 @@
 //! Databases of a scratch cluster under names of their own: the whole cluster is ours, and needs no marks.
 
+use std::time::Duration;
+
 use super::ScratchError;
 use super::cluster::ScratchCluster;
 use super::database::{Creation, create_statement, drop_database};
@@ -13,7 +15,9 @@ impl ScratchCluster {
     pub async fn create_database(&self, facts: &DatabaseFacts) -> Result<(), ScratchError> {
         let session = self.beside().await?;
         drop_database(&session, &facts.name).await?;
-        let creation = Creation { facts, tablespace: None, closed: false, avoid: None, tag: 0 };
+        let patience = Duration::MAX;
+        let creation =
+            Creation { facts, tablespace: None, closed: false, avoid: None, tag: 0, patience };
         let statement = create_statement(&facts.name, &creation, session.major());
         Ok(session.execute(&statement).await?)
     }

@@ -1,11 +1,16 @@
 //! A real server for tests: a scratch cluster of the newest programs on this host.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{ScratchCluster, ServerMemory};
 use super::directory::ScratchDirectory;
 use crate::domain::inventory::DatabaseFacts;
 use crate::postgres::programs::Programs;
+
+/// How long the server of a test may take to answer.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Server programs; a host without them fails the test.
 pub(crate) fn programs() -> Programs {

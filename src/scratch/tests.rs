@@ -7,7 +7,7 @@ use super::database::{Creation, ScratchDatabase};
 use super::directory::ScratchDirectory;
 use super::registry::{sweep_databases, sweep_directories};
 use super::sql::Statements as _;
-use super::test_support::{cluster, facts, programs, scratch_dir};
+use super::test_support::{PATIENCE, cluster, facts, programs, scratch_dir};
 use super::{ScratchError, postmaster};
 use crate::domain::connection::ConnectionInfo;
 use crate::postgres::session::Session;
@@ -22,7 +22,7 @@ async fn databases(session: &Session) -> Vec<String> {
 }
 
 fn creation(facts: &crate::domain::inventory::DatabaseFacts, tag: u32) -> Creation<'_> {
-    Creation { facts, tablespace: None, closed: false, avoid: None, tag }
+    Creation { facts, tablespace: None, closed: false, avoid: None, tag, patience: PATIENCE }
 }
 
 #[tokio::test(flavor = "multi_thread")]

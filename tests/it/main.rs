@@ -16,6 +16,7 @@ mod hindered;
 mod import;
 mod in_place;
 mod keys;
+mod lost_servers;
 mod names;
 mod proof;
 mod replace;

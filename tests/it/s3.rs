@@ -22,7 +22,7 @@ fn scene(
 }
 
 /// Rows that compression cannot make much smaller.
-fn bulk(database: &Database, megabytes: u32) {
+pub(crate) fn bulk(database: &Database, megabytes: u32) {
     let rows = megabytes * 1_000_000 / 140;
     database.psql(&format!(
         "CREATE TABLE bulk AS SELECT n, md5(n::text) || md5('a' || n) || md5('b' || n) || md5('c' || n) AS noise \

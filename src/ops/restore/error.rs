@@ -10,7 +10,7 @@ use crate::postgres::{PostgresError, quote_ident};
 use crate::proof::ProofError;
 use crate::scratch::ScratchError;
 
-/// Why a restore did not happen; what is live is as it was.
+/// Why a restore did not happen; what is live is as it was, unless it says that this is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// A name no database can have, or must not.
@@ -162,6 +162,16 @@ pub enum RestoreError {
     /// The live database is another one than the plan saw.
     #[error("`{0}` was renamed, dropped or made anew meanwhile")]
     LiveChanged(String),
+    /// The server was lost at the very commit.
+    #[error(
+        "the server was lost while `{database}` was being named, and what became of it is not known"
+    )]
+    Unknown {
+        /// The name.
+        database: String,
+        /// The name that the one before it has, if it was swapped.
+        kept_as: Option<String>,
+    },
     /// The copy is not what was recorded.
     #[error("the copy failed its checks: {}", failed(checks))]
     Checks {
@@ -241,7 +251,8 @@ impl Failure for RestoreError {
             | Self::ObjectsChanged { .. }
             | Self::CommitUnknown { .. }
             | Self::Script { .. }
-            | Self::LiveChanged(_) => FailureKind::Postgres,
+            | Self::LiveChanged(_)
+            | Self::Unknown { .. } => FailureKind::Postgres,
             Self::RolledBack { cause, .. } => cause.kind(),
             Self::Checks { .. } => FailureKind::Damage,
             Self::Output { .. } => FailureKind::Unexpected,
@@ -325,6 +336,12 @@ impl Failure for RestoreError {
                 "ask in it: SELECT pg_xact_status('{transaction}'); it is as it was, or restored: never half"
             ),
             Self::LiveChanged(_) => "look at it, and run the restore again".to_owned(),
+            Self::Unknown { kept_as: Some(kept_as), .. } => format!(
+                "when the server is back: where there is a database `{kept_as}`, the copy has taken its place; else nothing was changed"
+            ),
+            Self::Unknown { .. } => {
+                "when the server is back: the database is there and whole, or nothing was changed".to_owned()
+            }
             Self::Checks { .. } => {
                 "nothing was changed; take another backup, and see `pgkeep show`".to_owned()
             }

@@ -41,7 +41,7 @@ use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 use crate::postgres::{PostgresError, pooler};
 use crate::proof::selection::{Omission, Only};
-use crate::proof::{Assertion, Proof, ProofRequest, verify};
+use crate::proof::{Assertion, Proof, ProofError, ProofRequest, verify};
 use crate::repo::Repository;
 use crate::repo::catalog::Entry;
 use crate::scratch::database::{Creation, ScratchDatabase, maintenance_session};
@@ -62,6 +62,8 @@ pub struct Restoring<'a> {
     pub scratch_dir: &'a Path,
     /// What must hold in the copy.
     pub assertions: &'a [Assertion],
+    /// How long the server may be silent.
+    pub idle: Duration,
     /// Who is told.
     pub observer: &'a dyn Observer,
     /// Ends it.
@@ -317,6 +319,7 @@ impl Work<'_> {
             closed: plan.closed,
             avoid: Some(&plan.database),
             tag: ambient.random(),
+            patience: restoring.idle,
         };
         let scratch = ScratchDatabase::create(restoring.server, &creation).await?;
         failpoint::hit("restore.scratch-created");
@@ -362,6 +365,7 @@ impl Work<'_> {
         let proof = async {
             tokio::select! {
                 () = restoring.cancel.cancelled() => Err(RestoreError::Interrupted),
+                lost = scratch.lost() => Err(ProofError::from(lost).into()),
                 proof = verify(&request, archive) => Ok(proof?),
             }
         };

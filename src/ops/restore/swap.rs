@@ -7,7 +7,9 @@
 //!
 //! Crash story: before COMMIT a crash changes nothing: the live database keeps its name, and the copy keeps
 //! its scratch name and mark, by which the next run removes it. After COMMIT everything is done. Where the
-//! answer to COMMIT is lost, the oid behind the name tells which of both it is.
+//! answer to COMMIT is lost, the oid behind the name tells which of both it is, once the server can be asked; where
+//! it cannot, that is what is told. A server that waits for us ends the transaction itself ([`IDLE`]), so that nobody
+//! is kept out of the live database by a connection that went silent.
 
 use std::time::Duration;
 
@@ -21,11 +23,17 @@ use crate::postgres::{PostgresError, quote_ident};
 use crate::scratch::ScratchError;
 use crate::scratch::database::{ScratchDatabase, maintenance_session};
 use crate::scratch::properties::DatabaseProperties;
-use crate::scratch::sql::Statements as _;
+use crate::scratch::sql::{Parameters, Statements as _};
 
 /// Sessions get this long to be gone by themselves before any is ended.
 const GRACE: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(50);
+/// How long a server that was lost at the commit is asked what became of it: time to recover from a crash.
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
+/// A rename waits for sessions (5 s) and for its lock (30 s), and then is done.
+const RENAME_MAX: Duration = Duration::from_mins(1);
+/// How long a transaction that holds names may stand still.
+const IDLE: &str = "SET LOCAL idle_in_transaction_session_timeout = '30s'";
 /// Each attempt waits five seconds, by PostgreSQL's own clock.
 const ATTEMPTS_MAX: u32 = 4;
 /// `object_in_use`.
@@ -52,32 +60,38 @@ pub(super) async fn replace(
 ) -> Result<u64, RestoreError> {
     let avoid = Some(swap.database);
     let (terminator, _) = maintenance_session(&scratch.maintenance_connection(), avoid).await?;
-    let mut ended = 0;
+    let mut progress = Progress::default();
     for attempt in 1.. {
-        match attempt_swap(scratch, swap, &terminator, &mut ended, cancel).await {
-            Ok(()) => return Ok(ended),
-            Err(error) => {
-                // An aborted transaction must not linger; on a broken session this fails, and needs not work.
-                let _ = scratch.keeper().execute("ROLLBACK").await;
-                if has_swapped(scratch, swap.database).await {
-                    return Ok(ended);
-                }
-                let busy = error.sqlstate().is_some_and(|code| code == IN_USE);
-                if !busy || cancel.is_cancelled() {
-                    return Err(error);
-                }
-                if attempt == ATTEMPTS_MAX {
-                    let holders = holders(&terminator, swap.oid).await.unwrap_or_default();
-                    if holders.is_empty() {
-                        return Err(error);
-                    }
-                    let database = swap.database.to_owned();
-                    return Err(RestoreError::InUse { database, holders });
-                }
+        let attempted = attempt_swap(scratch, swap, &terminator, &mut progress, cancel);
+        let Err(error) = attempted.await else { return Ok(progress.ended) };
+        if progress.commit_sent {
+            settle(scratch, swap.database, Some(swap.kept_as), error).await?;
+            return Ok(progress.ended);
+        }
+        // An aborted transaction must not linger; on a broken session this fails, and needs not work.
+        let _ = scratch.say("ROLLBACK").await;
+        let busy = error.sqlstate().is_some_and(|code| code == IN_USE);
+        if !busy || cancel.is_cancelled() {
+            return Err(error);
+        }
+        if attempt == ATTEMPTS_MAX {
+            let holders = holders(&terminator, swap.oid).await.unwrap_or_default();
+            if holders.is_empty() {
+                return Err(error);
             }
+            return Err(RestoreError::InUse { database: swap.database.to_owned(), holders });
         }
     }
     unreachable!("the last attempt returns")
+}
+
+/// How far a swap came.
+#[derive(Default)]
+struct Progress {
+    /// Sessions that were ended.
+    ended: u64,
+    /// From here on only the server knows.
+    commit_sent: bool,
 }
 
 /// Who is in a database, for the one who has to end them.
@@ -92,19 +106,20 @@ async fn attempt_swap(
     scratch: &ScratchDatabase,
     swap: Swap<'_>,
     terminator: &Session,
-    ended: &mut u64,
+    progress: &mut Progress,
     cancel: &CancellationToken,
 ) -> Result<(), RestoreError> {
     let keeper = scratch.keeper();
-    keeper.execute("BEGIN").await?;
-    keeper.execute("SET LOCAL lock_timeout = '30s'").await?;
+    scratch.say("BEGIN").await?;
+    scratch.say(IDLE).await?;
+    scratch.say("SET LOCAL lock_timeout = '30s'").await?;
     let rename = rename_statement(swap.database, swap.kept_as);
-    let renamed = keeper.execute(&rename);
+    let renamed = scratch.answered_within(RENAME_MAX, keeper.execute(&rename));
     let oids = [swap.oid, scratch.oid()];
     tokio::select! {
         renamed = renamed => renamed?,
         // Never ready: it ends sessions until the rename has what it wants.
-        never = end_sessions(terminator, oids, ended) => match never {},
+        never = end_sessions(terminator, oids, &mut progress.ended) => match never {},
         () = cancel.cancelled() => {
             // Where the request is lost, the rename fails by itself after five seconds.
             let _ = keeper.cancel().await;
@@ -121,24 +136,47 @@ async fn attempt_swap(
         return Err(RestoreError::LiveChanged(swap.database.to_owned()));
     };
     for statement in properties.statements(scratch.name()) {
-        keeper.execute(&statement).await?;
+        scratch.say(&statement).await?;
     }
-    keeper.execute(&rename_statement(scratch.name(), swap.database)).await?;
+    scratch.say(&rename_statement(scratch.name(), swap.database)).await?;
     failpoint::hit("restore.copy-renamed");
-    keeper.execute("COMMIT").await?;
+    progress.commit_sent = true;
+    scratch.say("COMMIT").await?;
     failpoint::hit("restore.swapped");
     Ok(())
 }
 
-/// Whether the name belongs to the copy; asked over a new session, since the keeper's may be gone.
-async fn has_swapped(scratch: &ScratchDatabase, database: &str) -> bool {
-    let ask = async {
-        let (session, _) =
-            maintenance_session(&scratch.maintenance_connection(), Some(database)).await?;
-        let sql = "SELECT 1 FROM pg_database WHERE oid = $1 AND datname = $2";
-        Ok::<_, ScratchError>(session.query_opt(sql, &[&scratch.oid(), &database]).await?.is_some())
-    };
-    ask.await.unwrap_or(false)
+/// What became of a COMMIT whose answer is `error`: success where the copy has its name.
+async fn settle(
+    scratch: &ScratchDatabase,
+    database: &str,
+    kept_as: Option<&str>,
+    error: RestoreError,
+) -> Result<(), RestoreError> {
+    let begun = Instant::now();
+    loop {
+        match has_name(scratch, database).await {
+            Ok(Some(true)) => return Ok(()),
+            Ok(Some(false)) => return Err(error),
+            _ if begun.elapsed() < RECOVERY_MAX.min(scratch.patience()) => {
+                tokio::time::sleep(POLL).await;
+            }
+            _ => {
+                let kept_as = kept_as.map(str::to_owned);
+                return Err(RestoreError::Unknown { database: database.to_owned(), kept_as });
+            }
+        }
+    }
+}
+
+/// Whether the name belongs to the copy. None while the keeper's session is there, which may still be committing.
+async fn has_name(scratch: &ScratchDatabase, database: &str) -> Result<Option<bool>, ScratchError> {
+    let Some(session) = scratch.successor().await? else { return Ok(None) };
+    let sql = "SELECT 1 FROM pg_database WHERE oid = $1 AND datname = $2";
+    let oid = scratch.oid();
+    let parameters: Parameters<'_> = &[&oid, &database];
+    let found = session.query_opt(sql, parameters);
+    Ok(Some(scratch.answered(found).await?.is_some()))
 }
 
 enum Never {}
@@ -174,45 +212,49 @@ pub(super) async fn rename(
     database: &str,
     properties: &DatabaseProperties,
 ) -> Result<Vec<String>, RestoreError> {
-    let result = try_rename(scratch, database, properties).await;
-    if let Err(error) = &result {
-        let _ = scratch.keeper().execute("ROLLBACK").await;
-        if has_swapped(scratch, database).await {
-            return Ok(Vec::new());
-        }
-        if error.sqlstate().is_some_and(|code| code == DUPLICATE) {
-            let target = scratch.connection().describe();
-            return Err(RestoreError::NameTaken { database: database.to_owned(), target });
-        }
+    let mut left_out = Vec::new();
+    let mut commit_sent = false;
+    let renaming = try_rename(scratch, database, properties, &mut left_out, &mut commit_sent);
+    let Err(error) = renaming.await else { return Ok(left_out) };
+    if commit_sent {
+        settle(scratch, database, None, error).await?;
+        return Ok(left_out);
     }
-    result
+    let _ = scratch.say("ROLLBACK").await;
+    if error.sqlstate().is_some_and(|code| code == DUPLICATE) {
+        let target = scratch.connection().describe();
+        return Err(RestoreError::NameTaken { database: database.to_owned(), target });
+    }
+    Err(error)
 }
 
 async fn try_rename(
     scratch: &ScratchDatabase,
     database: &str,
     properties: &DatabaseProperties,
-) -> Result<Vec<String>, RestoreError> {
-    let keeper = scratch.keeper();
-    keeper.execute("BEGIN").await?;
-    let mut left_out = Vec::new();
+    left_out: &mut Vec<String>,
+    commit_sent: &mut bool,
+) -> Result<(), RestoreError> {
+    scratch.say("BEGIN").await?;
+    scratch.say(IDLE).await?;
     for statement in properties.statements(scratch.name()) {
         // A role that the target lacks, or a setting that this role may not make, is no reason to have no
         // copy: it is told instead.
-        keeper.execute("SAVEPOINT property").await?;
-        match keeper.execute(&statement).await {
-            Ok(()) => keeper.execute("RELEASE SAVEPOINT property").await?,
+        scratch.say("SAVEPOINT property").await?;
+        match scratch.say(&statement).await {
+            Ok(()) => scratch.say("RELEASE SAVEPOINT property").await?,
             Err(error) if error.sqlstate().is_some() => {
-                keeper.execute("ROLLBACK TO SAVEPOINT property").await?;
+                scratch.say("ROLLBACK TO SAVEPOINT property").await?;
                 let told = statement.replace(&quote_ident(scratch.name()), &quote_ident(database));
                 left_out.push(format!("{told}; -- {error}"));
             }
             Err(error) => return Err(error.into()),
         }
     }
-    keeper.execute(&rename_statement(scratch.name(), database)).await?;
+    scratch.say(&rename_statement(scratch.name(), database)).await?;
     failpoint::hit("restore.copy-renamed");
-    keeper.execute("COMMIT").await?;
+    *commit_sent = true;
+    scratch.say("COMMIT").await?;
     failpoint::hit("restore.swapped");
-    Ok(left_out)
+    Ok(())
 }

@@ -12,7 +12,7 @@ use crate::postgres::session::Session;
 use crate::scratch::database::{Creation, ScratchDatabase};
 use crate::scratch::properties::DatabaseProperties;
 use crate::scratch::sql::Statements as _;
-use crate::scratch::test_support::{cluster, facts, scratch_dir};
+use crate::scratch::test_support::{PATIENCE, cluster, facts, scratch_dir};
 
 async fn session(server: &ConnectionInfo, database: &str) -> Session {
     Session::connect(&server.with_database(database), "test").await.expect("a session")
@@ -30,8 +30,14 @@ async fn oid(session: &Session, database: &str) -> Option<u32> {
 }
 
 async fn scratch(server: &ConnectionInfo, facts: &DatabaseFacts, avoid: &str) -> ScratchDatabase {
-    let creation =
-        Creation { facts, tablespace: None, closed: true, avoid: Some(avoid), tag: 0xabc };
+    let creation = Creation {
+        facts,
+        tablespace: None,
+        closed: true,
+        avoid: Some(avoid),
+        tag: 0xabc,
+        patience: PATIENCE,
+    };
     let scratch = ScratchDatabase::create(server, &creation).await.expect("scratch");
     let inside = Session::connect(&scratch.connection(), "test").await.expect("a session");
     all(&inside, &["CREATE TABLE t AS SELECT 'restored' AS what"]).await;

@@ -38,11 +38,13 @@ pub enum SnapshotError {
     /// The session that protected the dump ended before it.
     #[error("the session that held the tables of `{0}` ended before the dump")]
     HolderLost(String),
-    /// The dump said nothing for too long.
-    #[error("`pg_dump` of `{database}` gave nothing for {} minutes", .idle.as_secs() / 60)]
+    /// Nothing happened for too long.
+    #[error("the snapshot of `{database}` stood still for {} while {step}", told(.idle))]
     Stalled {
         /// The database.
         database: String,
+        /// What was being done.
+        step: String,
         /// The limit.
         idle: std::time::Duration,
     },
@@ -84,10 +86,18 @@ impl Failure for SnapshotError {
                 "nothing was kept; was the server restarted, or the session ended? run it again"
             }
             Self::Stalled { .. } => {
-                "nothing was kept; check what the server is doing (pg_stat_activity, its log)"
+                "nothing was kept; see what the server is doing (pg_stat_activity, its log) and whether the \
+                 network loses connections; the cluster's `idle_timeout` gives it longer"
             }
             Self::Interrupted => "nothing was kept",
         };
         Some(hint.to_owned())
+    }
+}
+
+fn told(duration: &std::time::Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds >= 120 && seconds % 60 == 0 => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} s"),
     }
 }

@@ -8,17 +8,18 @@
 mod doubts;
 mod error;
 mod hooks;
+mod pulse;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures::stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::SnapshotError;
 pub use self::hooks::{HookError, Hooks};
+use self::pulse::Pulse;
 use crate::codec::hash::plain_hash;
 use crate::domain::archive::{ArchiveSummary, ROW_SETTINGS};
 use crate::domain::connection::ConnectionInfo;
@@ -38,9 +39,8 @@ use crate::repo::Repository;
 use crate::repo::backup::{Backup, BackupSpec, Description};
 use crate::repo::history::TableNames;
 
-/// A dump that gives nothing for so long has stalled. Generous: sorting out a catalog of a hundred
-/// thousand tables takes `pg_dump` minutes of silence.
-const IDLE_MAX: Duration = Duration::from_mins(30);
+/// How long a store may take to note that a run that failed is dead; else a prune finds it out.
+const ABANDON_MAX: Duration = Duration::from_secs(5);
 /// How long the holder of the tables may take to say that it is there.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(30);
 /// `pg_dump` gives up on a lock after this: somebody queues for one of our tables in front of it, and
@@ -70,6 +70,9 @@ pub struct SnapshotOptions {
     pub bin_dir: Option<PathBuf>,
     /// This host's name, for the record.
     pub host: String,
+    /// What gives nothing for so long has stalled. Generous: sorting out a catalog of a hundred thousand tables
+    /// takes `pg_dump` minutes of silence.
+    pub idle: Duration,
 }
 
 /// A template that someone made holds rows like any other database. `template1` is the server's own; a limit
@@ -103,10 +106,14 @@ pub async fn one(
         ("PGKEEP_HOOK_CLUSTER", options.cluster.to_string()),
         ("PGKEEP_HOOK_DATABASE", database.to_owned()),
     ];
-    let result = match hooks::run(&options.hooks.before, &variables).await {
+    let before = tokio::select! {
+        () = cancel.cancelled() => Err(SnapshotError::Interrupted),
+        before = hooks::run(&options.hooks.before, &variables) => before.map_err(Into::into),
+    };
+    let result = match before {
         Ok(()) => taken(repository, options, database, observer, cancel).await,
         // No backup either way, and whoever is to be told of that must be told of this too.
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     };
     let hook = match &result {
         Ok(manifest) => {
@@ -133,21 +140,21 @@ async fn taken(
     cancel: &CancellationToken,
 ) -> Result<Manifest, SnapshotError> {
     let connection = options.connection.with_database(database);
-    observer.step("connecting", database);
-    // What is wrong with keys or repository is known before the server is troubled.
-    repository.write_access().await?;
-    // Before the lock, which would belong to nobody behind such a pooler.
-    let pooling = tokio::select! {
-        () = cancel.cancelled() => return Err(SnapshotError::Interrupted),
-        pooling = pooler::refuse_transaction_pooling(&connection) => pooling?,
+    let pulse = Pulse::new(observer, database, options.idle);
+    let ready = async {
+        pulse.step("connecting", database);
+        // What is wrong with keys or repository is known before the server is troubled.
+        repository.write_access().await?;
+        // Before the lock, which would belong to nobody behind such a pooler.
+        let pooling = pooler::refuse_transaction_pooling(&connection).await?;
+        let lock = claim(repository, options, database, pooling, observer).await?;
+        Ok::<_, SnapshotError>((pooling, lock))
     };
-    let _lock = claim(repository, options, database, pooling, observer).await?;
+    let (pooling, _lock) = pulse.guard(cancel, Box::pin(ready)).await?;
     for attempt in 1.. {
+        let observer = &pulse;
         let run = Run { repository, options, database, connection: &connection, pooling, observer };
-        let result = tokio::select! {
-            () = cancel.cancelled() => Err(SnapshotError::Interrupted),
-            result = run.attempt(cancel) => result,
-        };
+        let result = run.attempt(cancel).await;
         match result {
             Err(error) if attempt < ATTEMPTS_MAX && lost_a_lock(&error) => {
                 let message = format!("somebody waits for a table of `{database}`; let him pass");
@@ -215,7 +222,7 @@ struct Run<'a> {
     database: &'a str,
     connection: &'a ConnectionInfo,
     pooling: Pooling,
-    observer: &'a dyn Observer,
+    observer: &'a Pulse<'a>,
 }
 
 impl Run<'_> {
@@ -225,7 +232,10 @@ impl Run<'_> {
             ..HoldOptions::default()
         };
         self.observer.step("locking tables", self.database);
-        let holder = HeldSnapshot::take(self.connection, &hold, cancel).await?;
+        // Cancelled by itself, so that no backend is left waiting for a lock.
+        let take = HeldSnapshot::take(self.connection, &hold, self.observer, cancel);
+        let take = async { Ok::<_, SnapshotError>(take.await?) };
+        let holder = self.observer.guard(&CancellationToken::new(), Box::pin(take)).await?;
         if self.pooling == Pooling::Session {
             pooler::refuse_odd_settings(holder.session()).await?;
         }
@@ -243,7 +253,9 @@ impl Run<'_> {
         };
         let backup = self.repository.begin_backup(spec).await?;
         let abandon = Abandon { repository: self.repository, id: Some(backup.id().clone()) };
-        let result = self.store(backup, holder, &programs).await;
+        // What is dropped here ends the programs and sessions; then there is time to tell a prune.
+        let store = Box::pin(self.store(backup, holder, &programs));
+        let result = self.observer.guard(cancel, store).await;
         abandon.settle(result.is_ok()).await;
         result
     }
@@ -318,17 +330,7 @@ impl Run<'_> {
         let params = self.repository.document.chunking;
         let key = backup.access().chunk_key.clone();
         let (chunks, summary) = stream::archive(pipe, params, key);
-        let idle = idle_limited(chunks);
-        let written = backup.write_part(PartKind::Archive, "archive", idle, self.observer).await;
-        if let Err(crate::repo::RepoError::Source { source, .. }) = &written
-            && source.kind() == std::io::ErrorKind::TimedOut
-        {
-            return Err(SnapshotError::Stalled {
-                database: self.database.to_owned(),
-                idle: IDLE_MAX,
-            });
-        }
-        written?;
+        backup.write_part(PartKind::Archive, "archive", chunks, self.observer).await?;
         // The stream has ended; only the exit code tells whether that was the end of the dump.
         child.wait().await?;
         let found = summary.await.expect("the thread tells when the stream has ended");
@@ -434,20 +436,6 @@ fn complete(inventory: &mut Inventory, summary: &ArchiveSummary) {
     inventory.sequences.clone_from(&summary.sequences);
 }
 
-/// Ends a stream with an error once it has given nothing for [`IDLE_MAX`].
-fn idle_limited(
-    chunks: stream::ChunkStream,
-) -> impl futures::Stream<Item = std::io::Result<crate::repo::chunks::PlainChunk>> + Unpin {
-    let limited = futures::stream::unfold(chunks, |mut chunks| async {
-        let next = tokio::time::timeout(IDLE_MAX, chunks.next()).await;
-        match next {
-            Ok(item) => item.map(|item| (item, chunks)),
-            Err(_) => Some((Err(std::io::ErrorKind::TimedOut.into()), chunks)),
-        }
-    });
-    Box::pin(limited)
-}
-
 /// Declares a run dead that did not commit, so that no prune has to wait for it; also when the run is
 /// cancelled and only its future is dropped.
 struct Abandon<'a> {
@@ -461,7 +449,8 @@ impl Abandon<'_> {
             && !committed
         {
             // If the store does not answer either, a prune finds the intent unrenewed after its grace.
-            let _ = self.repository.abandon(&id).await;
+            let told = self.repository.abandon(&id);
+            let _ = tokio::time::timeout(ABANDON_MAX, told).await;
         }
     }
 }

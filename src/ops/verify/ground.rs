@@ -185,7 +185,9 @@ impl Server {
     ) -> Result<(ScratchDatabase, bool), VerifyError> {
         let facts = &backup.inventory.database;
         let tag = verifying.repository.ambient().random();
-        let creation = Creation { facts, tablespace: None, closed: true, avoid: None, tag };
+        let patience = verifying.idle;
+        let creation =
+            Creation { facts, tablespace: None, closed: true, avoid: None, tag, patience };
         let refused = match ScratchDatabase::create(&self.connection, &creation).await {
             Ok(scratch) => return Ok((scratch, true)),
             Err(ScratchError::Postgres(error @ PostgresError::Statement { .. })) => error,

@@ -65,6 +65,8 @@ pub struct Verifying<'a> {
     pub assertions: &'a [Assertion],
     /// How deep.
     pub depth: Depth,
+    /// How long the server that takes the copy may be silent.
+    pub idle: Duration,
     /// Signs the record; without one there is none.
     pub signer: Option<&'a SigningKey>,
     /// This host's name, for the record.
@@ -279,6 +281,7 @@ async fn prove_on(
     };
     let proved = tokio::select! {
         () = verifying.cancel.cancelled() => Err(VerifyError::Interrupted),
+        lost = scratch.lost() => Err(ProofError::from(lost).into()),
         proof = prove(&request, archive) => proof.map_err(VerifyError::from),
     };
     // In a cluster of our own it goes with the cluster.

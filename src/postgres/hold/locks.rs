@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Error};
 
 use super::{Held, HoldError, HoldOptions};
 use crate::domain::inventory::display_name;
+use crate::domain::observer::Observer;
 use crate::postgres::dumped::{self, DumpedRelation, Excluded};
 use crate::postgres::preflight::{self, PreflightError};
 
@@ -30,7 +31,11 @@ const LOCK: &str = "lock the tables to be dumped";
 
 /// Locks, exports and looks again, as the module's head tells. On success the session is inside the
 /// transaction; on failure it is outside of any.
-pub async fn hold(client: &Client, options: &HoldOptions) -> Result<Held, HoldError> {
+pub async fn hold(
+    client: &Client,
+    options: &HoldOptions,
+    observer: &dyn Observer,
+) -> Result<Held, HoldError> {
     const ASK: &str = "ask for the server's version";
     let version = step(ASK, text(client, "SHOW server_version_num").await)?;
     let version = version.and_then(|version| version.parse().ok()).unwrap_or_default();
@@ -39,7 +44,7 @@ pub async fn hold(client: &Client, options: &HoldOptions) -> Result<Held, HoldEr
         step: "look up the tables of exclude_table_data",
         source,
     })?;
-    let mut holder = Holder { client, options, excluded, version };
+    let mut holder = Holder { client, options, observer, excluded, version };
     let held = holder.hold().await;
     if held.is_err() {
         holder.rollback().await;
@@ -101,6 +106,7 @@ impl InTheWay {
 struct Holder<'a> {
     client: &'a Client,
     options: &'a HoldOptions,
+    observer: &'a dyn Observer,
     excluded: Excluded,
     version: u32,
 }
@@ -227,6 +233,7 @@ impl Holder<'_> {
                 in_the_way.blockers.push(blocker);
             }
         }
+        self.observer.step("waiting for locks on", &in_the_way.tables());
         if let Some(table) = first {
             self.wait_for(table).await?;
         }

@@ -7,10 +7,12 @@ pub(crate) mod pooler;
 pub(crate) mod s3_proxy;
 pub(crate) mod s3_server;
 pub(crate) mod server;
+pub(crate) mod wire;
 
 pub(crate) use keeper::Keeper;
 pub(crate) use pooler::Pooler;
 pub(crate) use server::{Cluster, Database, Server};
+pub(crate) use wire::{Fate, Wire};
 
 /// Polls until the condition holds; a limit that passes is a failure with that name.
 #[track_caller]

@@ -429,11 +429,16 @@ impl Cluster {
 
     /// Ends it at once, as a power cut would.
     pub(crate) fn kill(&mut self) {
+        // SIGQUIT, not SIGKILL: the postmaster takes its children with it, without a checkpoint.
+        self.stop(Signal::QUIT);
+    }
+
+    /// Ends it with that signal: SIGINT is `pg_ctl stop -m fast`, SIGQUIT `-m immediate`.
+    pub(crate) fn stop(&mut self, signal: Signal) {
         if let Some(mut postmaster) = self.postmaster.take() {
             let id = i32::try_from(postmaster.id()).ok().and_then(Pid::from_raw);
-            // SIGQUIT, not SIGKILL: the postmaster takes its children with it, without a checkpoint.
             if let Some(id) = id {
-                kill_process(id, Signal::QUIT).expect("a child can be signalled");
+                kill_process(id, signal).expect("a child can be signalled");
             }
             drop(postmaster.wait());
         }
@@ -464,6 +469,21 @@ pub(crate) fn processes_in(directory: &Path) -> Vec<String> {
     for entry in entries.flatten() {
         let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
         if line.windows(wanted.len()).any(|window| window == wanted) {
+            found.push(String::from_utf8_lossy(&line).replace('\0', " "));
+        }
+    }
+    found
+}
+
+/// Client programs of ours that speak to a server at that port.
+pub(crate) fn programs_at(port: u16) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let wanted = format!("PGPORT={port}");
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let Ok(variables) = std::fs::read(entry.path().join("environ")) else { continue };
+        if variables.split(|&byte| byte == 0).any(|one| one == wanted.as_bytes()) {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             found.push(String::from_utf8_lossy(&line).replace('\0', " "));
         }
     }
