@@ -7,6 +7,7 @@ mod support;
 mod adopt;
 mod bad_input;
 mod check;
+mod clocks;
 mod concurrency;
 mod damage;
 mod failpoints;
