@@ -196,6 +196,14 @@ impl Repository {
         Ok((known, history))
     }
 
+    /// What a backup is measured against, as it is now.
+    async fn history(&self, spec: &BackupSpec) -> Result<History, RepoError> {
+        let enough = |seen: &[Entry]| History::suffices(&spec.database, seen);
+        let mut entries = self.newest_manifests(&spec.cluster, enough).await?;
+        let adoptions = self.adopt_entries(&spec.cluster, &mut entries).await?;
+        Ok(History::of(&spec.database, &entries, &adoptions))
+    }
+
     /// Which of these chunks a listing shows, with their sizes.
     pub(super) async fn present(
         &self,
@@ -340,10 +348,14 @@ impl Backup<'_> {
     }
 
     /// Steps 5 to 9: makes the backup exist.
-    pub async fn commit(self, description: Description) -> Result<Manifest, RepoError> {
+    pub async fn commit(mut self, description: Description) -> Result<Manifest, RepoError> {
         failpoint::hit("snapshot.chunks-put");
         self.refuse_missing_chunks().await?;
         failpoint::hit("snapshot.chunks-seen");
+        if description.system_identifier.is_some() && self.history.knows_none() {
+            // Another server's first backup may have come to exist while this one ran.
+            self.history = self.repository.history(&self.spec).await?;
+        }
         let Self { repository, spec, id, .. } = &self;
         if description.pinned {
             // Before the manifest: nobody can condemn what nobody can see.

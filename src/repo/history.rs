@@ -1,8 +1,9 @@
 //! What a new backup is measured against: the backups of its database before it, and the servers that its
 //! cluster's name knows.
 //!
-//! Known at the start of a run, judged at its end, when the server and the rows are known. Two servers whose
-//! very first backups under one name run at the same moment both find nothing known, and neither is foreign.
+//! Known at the start of a run, judged at its end, when the server and the rows are known. Who knew no server at the
+//! start looks again right before he commits. Two servers whose very first backups under one name commit at the same
+//! moment both find nothing known, and neither is foreign.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +78,11 @@ impl History {
             let own = entry.manifest.database == database;
             own && !entry.foreign && entry.suspect.is_none() && !entry.is_imported()
         })
+    }
+
+    /// Whether the cluster's name knows no server yet.
+    pub(super) fn knows_none(&self) -> bool {
+        self.servers.is_empty()
     }
 
     /// Judges a new backup. A server that hides its identifier cannot be told apart, and is taken for known.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Database, Keeper, Server};
+use crate::support::{Database, Fate, Keeper, Server, Wire};
 
 /// As on a production host: what reads backups is not here.
 fn without_identity(keeper: &Keeper) -> std::path::PathBuf {
@@ -192,6 +192,29 @@ fn two_hosts_that_write_one_cluster_from_two_servers_do_not_mix() {
     assert!(keeper.list().iter().all(|item| item["foreign"] == false));
     let nothing = keeper.pgkeep(["adopt"]).run().expect_code(0).stdout;
     assert_eq!(nothing, "nothing to adopt\n");
+}
+
+#[test]
+fn of_two_servers_whose_first_backups_overlap_the_later_one_is_foreign() {
+    let two = Two::new("overlap");
+    crate::s3::bulk(&two.known, 3);
+    let wire = Wire::before(&two.known.server, |piece| {
+        let dumping = piece.who == "pgkeep/pg_dump" && piece.down > 1 << 20;
+        if dumping { Fate::Wait } else { Fate::Pass }
+    });
+    let slow = two.keeper.pgkeep(["snapshot", "--json"]);
+    let slow = slow.env("PGKEEP_DATABASE_URL", wire.server.url(&two.known.name)).spawn();
+    crate::support::eventually("it dumps", std::time::Duration::from_secs(20), || {
+        wire.has_reached()
+    });
+    let first = two.elsewhere();
+    assert_eq!(first["foreign"], false);
+    wire.open();
+    let second = slow.wait().expect_code(0);
+    assert!(second.stderr.contains("does not know"), "{}", second.stderr);
+    assert_eq!(second.json()["foreign"], true);
+    let latest = two.keeper.pgkeep(["show", "latest", "--json"]).run().expect_code(0).json();
+    assert_eq!(latest["id"], first["id"]);
 }
 
 #[test]
