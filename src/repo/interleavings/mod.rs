@@ -301,27 +301,27 @@ fn is_caught(mutant: Mutant, from: u64) {
 
 #[test]
 fn a_repository_that_reuses_names_is_caught() {
-    is_caught(Mutant::NamesReused, 0);
+    is_caught(Mutant::NamesReused, 240);
 }
 
 #[test]
 fn a_backup_that_does_not_read_broken_again_is_caught() {
-    is_caught(Mutant::NoReadOfBroken, 0);
+    is_caught(Mutant::NoReadOfBroken, 50);
 }
 
 #[test]
 fn a_backup_that_relies_on_condemned_chunks_is_caught() {
-    is_caught(Mutant::CondemnedNotHonoured, 0);
+    is_caught(Mutant::CondemnedNotHonoured, 1_060);
 }
 
 #[test]
 fn a_prune_that_does_not_wait_for_intents_is_caught() {
-    is_caught(Mutant::NoWaitForIntents, 0);
+    is_caught(Mutant::NoWaitForIntents, 150);
 }
 
 #[test]
 fn a_prune_that_lists_intents_before_its_list_is_put_is_caught() {
-    is_caught(Mutant::IntentsListedBeforeTheList, 0);
+    is_caught(Mutant::IntentsListedBeforeTheList, 100);
 }
 
 #[test]
@@ -331,10 +331,10 @@ fn a_sweep_without_a_second_look_is_caught() {
 
 #[test]
 fn a_sweep_that_believes_a_list_of_damage_is_caught() {
-    is_caught(Mutant::DamageListsBelieved, 0);
+    is_caught(Mutant::DamageListsBelieved, 450);
 }
 
 #[test]
 fn a_prune_that_takes_a_declaration_for_a_death_is_caught() {
-    is_caught(Mutant::DeathNotCertified, 0);
+    is_caught(Mutant::DeathNotCertified, 4_020);
 }
