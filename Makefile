@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo test check test-matrix test-stores soak bench
+.PHONY: help demo test check test-matrix test-stores soak bench bench-local bench-s3
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -49,6 +49,13 @@ test-stores:
 soak:
 	SIM_SEEDS=$${SIM_SEEDS:-10000} cargo test --lib no_interleaving -- --nocapture
 
-## make bench        speed and memory beside the stock tools (docs/performance.md); about half an hour
+## make bench        speed and memory beside the stock tools (docs/performance.md), about an hour: bench-local in a
+## directory, then bench-s3 on an S3 server of this machine, near by and 50 ms away
 bench:
+	@status=0; for half in run s3; do tests/bench/$$half || status=1; done; exit $$status
+
+bench-local:
 	@tests/bench/run
+
+bench-s3:
+	@tests/bench/s3

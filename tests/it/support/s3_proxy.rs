@@ -289,7 +289,8 @@ fn take_down(head: &str, shared: &Shared) -> Asked {
         nth: 0,
     };
     let mut all = shared.asked.lock().expect("not poisoned");
-    asked.nth = all.iter().filter(|other| other.kind() == asked.kind()).count() + 1;
+    let before = all.iter().rev().find(|other| other.kind() == asked.kind());
+    asked.nth = before.map_or(0, |other| other.nth) + 1;
     all.push(asked.clone());
     asked
 }

@@ -42,9 +42,17 @@ impl S3Server {
 
     /// In a directory of the caller's.
     pub(crate) fn at(root: &Path, port: u16) -> Self {
+        Self::serving(root, port, |files| Strict { files, root: root.to_owned() })
+    }
+
+    /// As [`S3Server::at`], with all that `s3s-fs` knows: other programs ask for more than pgkeep does.
+    pub(crate) fn for_everyone(root: &Path, port: u16) -> Self {
+        Self::serving(root, port, |files| files)
+    }
+
+    fn serving<S: S3>(root: &Path, port: u16, of: impl FnOnce(FileSystem) -> S) -> Self {
         std::fs::create_dir_all(root.join(BUCKET)).expect("a bucket");
-        let files = FileSystem::new(root).expect("a directory");
-        let mut builder = S3ServiceBuilder::new(Strict { files, root: root.to_owned() });
+        let mut builder = S3ServiceBuilder::new(of(FileSystem::new(root).expect("a directory")));
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = builder.build();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a port");
