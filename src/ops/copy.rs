@@ -95,7 +95,9 @@ impl<'a> OpenedBackup<'a> {
         entry: &'a Entry,
     ) -> Result<Self, CopyError> {
         let manifest = &entry.manifest;
-        let access = repository.read_access(manifest).await?;
+        let (access, list) =
+            tokio::join!(repository.read_access(manifest), repository.chunk_list(manifest));
+        let access = access?;
         let sealed = repository.sealed_part(manifest)?;
         let inventory = serde_json::from_slice(&sealed)
             .map_err(|source| CopyError::Inventory { id: manifest.id.to_string(), source })?;
@@ -103,7 +105,7 @@ impl<'a> OpenedBackup<'a> {
         let archive_bytes = archive
             .map(|part| part.size_bytes)
             .ok_or_else(|| CopyError::NoArchive(manifest.id.to_string()))?;
-        let list = repository.chunk_list(manifest).await?;
+        let list = list?;
         Ok(Self { repository, entry, access, inventory, list, archive_bytes })
     }
 

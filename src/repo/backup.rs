@@ -5,7 +5,7 @@
 //! 3. list manifests: known chunks are theirs, minus all that is condemned;
 //! 4. put new chunks;
 //! 5. list: every name present with its size;
-//! 6. put the chunk list, the signature, the manifest;
+//! 6. put the chunk list and the signature, then the manifest;
 //! 7. look whether somebody declared this run broken, or replaced its epoch;
 //! 8. put `.done`;
 //! 9. report success.
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, Stream, StreamExt as _};
+use futures::stream::Stream;
 use jiff::Timestamp;
 
 use super::catalog::Entry;
@@ -204,34 +204,6 @@ impl Repository {
         Ok(History::of(&spec.database, &entries, &adoptions))
     }
 
-    /// Which of these chunks a listing shows, with their sizes.
-    pub(super) async fn present(
-        &self,
-        epoch: &EpochId,
-        names: impl Iterator<Item = ChunkName>,
-    ) -> Result<HashMap<ChunkName, u64>, RepoError> {
-        let wanted: HashSet<ChunkName> = names.collect();
-        let mut shards: Vec<String> =
-            wanted.iter().map(|name| name.hash.to_hex()[..2].to_owned()).collect();
-        shards.sort();
-        shards.dedup();
-        let listings = shards
-            .into_iter()
-            .map(|shard| async move { self.list_all(&layout::chunks(epoch, Some(&shard))).await });
-        let mut listings = stream::iter(listings).buffered(self.store.concurrency().max(1));
-        let mut present = HashMap::with_capacity(wanted.len());
-        while let Some(listing) = listings.next().await {
-            for object in listing? {
-                if let Ok(name) = object.key.file_name().parse()
-                    && wanted.contains(&name)
-                {
-                    present.insert(name, object.size_bytes);
-                }
-            }
-        }
-        Ok(present)
-    }
-
     /// Declares this host's own failed run dead, so that prunes need not wait for it.
     ///
     /// Only the run itself may do so unseen: it knows that it will never put `.done`.
@@ -364,19 +336,34 @@ impl Backup<'_> {
         let list = self.render_chunk_list();
         let list_ref =
             ChunkListRef { size_bytes: list.len() as u64, blake3: plain_hash(&list).to_hex() };
-        repository.store.put(&layout::chunk_list(&spec.cluster, id), list.into()).await?;
-        failpoint::hit("snapshot.list-put");
         let manifest = self.manifest(description, list_ref)?;
         let key = layout::manifest(&spec.cluster, id);
         let bytes = Bytes::from(documents::render(&manifest));
         let comment = documents::trusted_comment(&repository.document.id, &key);
         let signature = self.access.signer.sign(&bytes, &comment);
-        repository.store.put(&layout::signature(&key), signature.into()).await?;
-        failpoint::hit("snapshot.signature-put");
+        let (list_key, signature_key) =
+            (layout::chunk_list(&spec.cluster, id), layout::signature(&key));
+        let put_list = async {
+            repository.store.put(&list_key, list.into()).await?;
+            failpoint::hit("snapshot.list-put");
+            Ok::<_, RepoError>(())
+        };
+        let put_signature = async {
+            repository.store.put(&signature_key, signature.into()).await?;
+            failpoint::hit("snapshot.signature-put");
+            Ok(())
+        };
+        // Neither means anything without the manifest, which comes when both are there.
+        tokio::try_join!(put_list, put_signature)?;
         repository.store.put(&key, bytes).await?;
         failpoint::hit("snapshot.manifest-put");
-        self.refuse_if_broken().await?;
-        repository.refuse_replaced(&self.access.epoch, &self.epochs).await?;
+        // Both looks come after the manifest and before `.done`.
+        let (broken, replaced) = tokio::join!(
+            self.refuse_if_broken(),
+            repository.refuse_replaced(&self.access.epoch, &self.epochs),
+        );
+        broken?;
+        replaced?;
         let done = layout::intent_end(id, IntentState::Done);
         repository.store.put(&done, Bytes::new()).await?;
         failpoint::hit("snapshot.done-put");

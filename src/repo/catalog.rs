@@ -333,8 +333,9 @@ impl Repository {
         let mut pinned = HashSet::new();
         let mut verified = HashMap::new();
         for cluster in &clusters {
-            pinned.extend(self.pins(cluster).await?);
-            verified.extend(self.newest_verifications(cluster).await?);
+            let marks = tokio::try_join!(self.pins(cluster), self.newest_verifications(cluster))?;
+            pinned.extend(marks.0);
+            verified.extend(marks.1);
             self.adopt_entries(cluster, &mut catalog.entries).await?;
         }
         for entry in &mut catalog.entries {

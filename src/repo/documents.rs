@@ -240,13 +240,21 @@ pub fn check_signature(
     }
 }
 
-/// Reads an object and its signature; an absent signature is an untrusted object.
+/// Reads an object and its signature, both at once; an absent signature is an untrusted object.
+///
+/// The signature is put first, so one that is absent is looked for again when the object is there: the first look
+/// may have been before both were put.
 pub async fn get_with_signature(
     store: &dyn ObjectStore,
     key: &ObjectKey,
 ) -> Result<(Bytes, String), RepoError> {
-    let bytes = store.get(key).await?;
-    let signature = match store.get(&layout::signature(key)).await {
+    let beside = layout::signature(key);
+    let (bytes, mut signature) = tokio::join!(store.get(key), store.get(&beside));
+    let bytes = bytes?;
+    if let Err(StoreError::NotFound(_)) = signature {
+        signature = store.get(&beside).await;
+    }
+    let signature = match signature {
         Ok(signature) => signature,
         Err(StoreError::NotFound(_)) => {
             return Err(RepoError::Unsigned(key.clone()));

@@ -73,6 +73,11 @@ pub fn chunks(epoch: &EpochId, shard: Option<&str>) -> String {
     }
 }
 
+/// All chunks of an epoch whose names begin with these hex digits.
+pub fn chunks_beginning(epoch: &EpochId, digits: &str) -> String {
+    format!("chunks/{epoch}/{digits}")
+}
+
 /// The epoch and name of a chunk, if `key` is one's.
 pub fn chunk_of(key: &ObjectKey) -> Option<(EpochId, ChunkName)> {
     let epoch = key.as_str().strip_prefix("chunks/")?.split('/').next()?.parse().ok()?;

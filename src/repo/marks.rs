@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 
 use super::Repository;
 use super::documents::{self, CondemnedDocument};
@@ -52,12 +53,15 @@ impl Repository {
 
     /// The condemned lists that are there now.
     pub(crate) async fn condemned(&self) -> Result<Vec<CondemnedDocument>, RepoError> {
+        let keys = self.keys_below(layout::CONDEMNED).await?.into_iter();
+        let reads = keys.filter(layout::is_condemned_list).map(|key| async move {
+            let read = self.store.get(&key).await;
+            (key, read)
+        });
+        let mut reads = stream::iter(reads).buffer_unordered(self.store.concurrency().max(1));
         let mut lists = Vec::new();
-        for key in self.keys_below(layout::CONDEMNED).await? {
-            if !layout::is_condemned_list(&key) {
-                continue;
-            }
-            match self.store.get(&key).await {
+        while let Some((key, read)) = reads.next().await {
+            match read {
                 Ok(bytes) => lists.push(documents::parse(&key, &bytes)?),
                 // Swept since the listing.
                 Err(error) if error.is_not_found() => {}

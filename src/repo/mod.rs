@@ -33,6 +33,7 @@ pub mod error;
 pub mod history;
 pub mod layout;
 pub mod marks;
+mod present;
 pub mod reader;
 pub mod recover_page;
 pub mod verifications;
@@ -195,9 +196,11 @@ impl Repository {
         let writer = self.keys.writer.clone().ok_or(RepoError::NoWriterKey)?;
         self.check_encryption()?;
         let sealer = self.keys.sealer.clone().ok_or(RepoError::NoRecipients)?;
-        let document = self.epoch(&writer.epoch).await?;
+        let (document, judged) =
+            tokio::join!(self.epoch(&writer.epoch), self.refuse_replaced(&writer.epoch, judged));
+        let document = document?;
         // Before the recipients: whoever has to fetch the new writer key need not mend those of the old one.
-        let judged = self.refuse_replaced(&writer.epoch, judged).await?;
+        let judged = judged?;
         let mut configured = self.keys.recipients.clone();
         configured.sort();
         configured.dedup();

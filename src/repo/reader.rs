@@ -4,7 +4,7 @@
 //! file's own authentication, its plain size, and its keyed hash (it is the content that the manifest's
 //! signature vouches for, not another valid chunk under this name).
 
-use futures::stream::{self, Stream, StreamExt as _};
+use futures::stream::{self, FuturesOrdered, Stream, StreamExt as _};
 
 use super::Repository;
 use super::error::RepoError;
@@ -16,8 +16,9 @@ use crate::domain::chunk::ChunkEntry;
 use crate::domain::id::EpochId;
 use crate::domain::manifest::Manifest;
 
-/// Chunks fetched ahead. Their number bounds memory: a chunk is at most a few MiB.
-const PREFETCH: usize = 12;
+/// Plain bytes that are fetched ahead: some tens of chunks on average, so that a store that is far away keeps up
+/// with a load, and never more of the process's 256 MiB.
+const AHEAD_BYTES: usize = 48 << 20;
 /// An inventory larger than this is no inventory.
 const SEALED_MAX: usize = 1 << 30;
 
@@ -88,10 +89,12 @@ impl Repository {
             let key = layout::manifest(&manifest.cluster, &manifest.id);
             Err(RepoError::Damaged { key, reason: format!("it has no part `{part}`") })
         });
-        let fetches = entries.unwrap_or_default().into_iter();
         let epoch = &manifest.epoch;
-        let chunks = fetches.map(move |entry| self.read_chunk(epoch, entry, access.clone()));
-        stream::iter(absent).chain(stream::iter(chunks).buffered(PREFETCH))
+        let at_once = self.store.concurrency().max(1);
+        let chunks = ahead(entries.unwrap_or_default(), at_once, move |entry| {
+            self.read_chunk(epoch, entry, access.clone())
+        });
+        stream::iter(absent).chain(chunks)
     }
 
     async fn read_chunk(
@@ -108,6 +111,29 @@ impl Repository {
             ChunkFault::Seal(source) => RepoError::Seal { action: "unseal", key, source },
         })
     }
+}
+
+/// What `fetch` makes of the entries, in their order, with so many at work at once as [`AHEAD_BYTES`] and `at_once`
+/// allow.
+fn ahead<F: Future>(
+    entries: Vec<ChunkEntry>,
+    at_once: usize,
+    fetch: impl Fn(ChunkEntry) -> F,
+) -> impl Stream<Item = F::Output> {
+    let begin = (entries.into_iter().peekable(), FuturesOrdered::new(), 0, fetch);
+    stream::unfold(begin, move |(mut entries, mut pending, mut held, fetch)| async move {
+        let size = |entry: &ChunkEntry| entry.plain_bytes as usize;
+        while let Some(entry) = entries.next_if(|next| {
+            pending.is_empty() || (pending.len() < at_once && held + size(next) <= AHEAD_BYTES)
+        }) {
+            held += size(&entry);
+            let fetched = fetch(entry);
+            pending.push_back(async move { (size(&entry), fetched.await) });
+        }
+        let (size, fetched) = pending.next().await?;
+        held -= size;
+        Some((fetched, (entries, pending, held, fetch)))
+    })
 }
 
 enum ChunkFault {
@@ -146,4 +172,46 @@ fn missing_is_damage(
         return RepoError::Chunk { key: key.clone(), reason: "is missing".to_owned() };
     }
     error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::domain::chunk::{ChunkName, Hash};
+
+    fn entry(plain_bytes: u32) -> ChunkEntry {
+        let id = "20261121T020000Z-5f3a9c21".parse().expect("an id");
+        let name = ChunkName::new(Hash([0; 32]), &id);
+        ChunkEntry { name, plain_bytes, sealed_bytes: 1, sealed_hash: Hash([0; 32]) }
+    }
+
+    /// The most that were at work at once, after all came in order.
+    async fn most(sizes: &[u32], at_once: usize) -> usize {
+        let (now, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let entries = sizes.iter().copied().map(entry).collect();
+        let fetched = ahead(entries, at_once, |entry| {
+            let (now, most) = (now.clone(), most.clone());
+            now.set(now.get() + 1);
+            most.set(most.get().max(now.get()));
+            async move {
+                tokio::task::yield_now().await;
+                now.set(now.get() - 1);
+                entry.plain_bytes
+            }
+        });
+        assert_eq!(fetched.collect::<Vec<_>>().await, sizes);
+        most.get()
+    }
+
+    #[tokio::test]
+    async fn what_is_fetched_ahead_is_bounded_by_bytes_and_by_the_store() {
+        assert_eq!(most(&[1000; 50], 32).await, 32);
+        assert_eq!(most(&[4 << 20; 50], 32).await, 12);
+        assert_eq!(most(&[64 << 20, 1, 64 << 20], 32).await, 1);
+        assert_eq!(most(&[1; 5], 1).await, 1);
+        assert_eq!(most(&[], 32).await, 0);
+    }
 }
