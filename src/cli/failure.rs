@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::text::{Lines, harmless};
-use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::failure::{Failure, FailureKind, system_hint};
 
 /// What of an error reaches the outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +36,11 @@ impl Failed {
     }
 
     /// What no one foresaw.
-    pub(super) fn unexpected(message: &str, error: &dyn Error) -> Self {
+    pub(super) fn unexpected(message: &str, error: &(dyn Error + 'static)) -> Self {
         let message = format!("{message}: {}", chain(error));
-        Self { kind: FailureKind::Unexpected, message, hint: None }
+        let of_the_system = std::iter::successors(Some(error), |error| (*error).source())
+            .find_map(|error| system_hint(error.downcast_ref()?));
+        Self { kind: FailureKind::Unexpected, message, hint: of_the_system.map(str::to_owned) }
     }
 
     /// After a signal.

@@ -194,6 +194,11 @@ fn tell(context: &Context, gravest: &mut Gravest, verified: &Verified) -> Result
             });
         }
     }
+    if let Some(error) = &report.unrecorded {
+        let failed = Failed::of(&**error);
+        let message = format!("the verification is not recorded: {}", failed.message);
+        gravest.tell(context, "id", id.as_str(), Failed { message, ..failed });
+    }
     Ok(())
 }
 

@@ -234,6 +234,7 @@ mod tests {
             ],
             duration_ms: 1234,
             recorded: true,
+            unrecorded: None,
         };
         let document = verify_json(&report);
         has(&document, "id result checks duration_ms");

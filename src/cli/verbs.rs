@@ -200,12 +200,17 @@ impl Gravest {
         if !self.several || context.cancel.is_cancelled() {
             return Err(failed.into());
         }
+        self.tell(context, what, name, failed);
+        Ok(())
+    }
+
+    /// Tells a failure of one of several, or one beside the result of the only one.
+    pub(super) fn tell(&mut self, context: &Context, what: &str, name: &str, failed: Failed) {
         self.note(failed.kind);
         let mut document = failed.json();
         document[what] = Json::from(name);
         let message = format!("{name}: {}", failed.message);
         context.output.failure_of(&Failed { message, ..failed }, &document);
-        Ok(())
     }
 
     /// A failure that a report already tells.

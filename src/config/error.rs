@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::failure::{Failure, FailureKind, system_hint};
 
 /// Why configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -141,9 +141,12 @@ impl Failure for ConfigError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Read { path, .. } => {
-                format!("check that {} exists and that this user may read it", path.display())
-            }
+            Self::Read { path, source } => match system_hint(source) {
+                Some(hint) => hint.to_owned(),
+                None => {
+                    format!("check that {} exists and that this user may read it", path.display())
+                }
+            },
             Self::Encoding(_) => "save it as UTF-8".to_owned(),
             Self::Syntax { .. } => "mend that line, then run `pgkeep config validate`".to_owned(),
             Self::UnknownKey { nearest, .. } => {
@@ -173,7 +176,9 @@ impl Failure for ConfigError {
             Self::NoRepository => {
                 "set `repository.url` in the configuration, or PGKEEP_REPOSITORY".to_owned()
             }
-            Self::Write { .. } => "check the file's directory and its owner".to_owned(),
+            Self::Write { source, .. } => {
+                system_hint(source).unwrap_or("check the file's directory and its owner").to_owned()
+            }
             Self::Edit { key, .. } => {
                 format!("set `{key}` by hand, or give it a section of its own")
             }

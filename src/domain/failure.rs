@@ -3,6 +3,8 @@
 //! Every error enum of the crate implements [`Failure`]. Its `Display` is a lower-case fragment without
 //! a full stop, so that a chain of sources reads as one line; advice is apart, in [`Failure::hint`].
 
+use std::io::{self, ErrorKind};
+
 use serde::{Deserialize, Serialize};
 
 /// The classes of failure of the command-line contract (DESIGN.md §3), gravest first.
@@ -70,4 +72,46 @@ pub trait Failure: std::error::Error + Send + Sync + 'static {
     fn kind(&self) -> FailureKind;
     /// What to check or run, without the word `hint:`; every message that a user can cause has one.
     fn hint(&self) -> Option<String>;
+}
+
+/// What to do about an error of the operating system whose cure is the same wherever it comes up; none for
+/// those that mean something else in each place.
+pub fn system_hint(error: &io::Error) -> Option<&'static str> {
+    if is_out_of_files(&error.to_string()) {
+        return Some(FILES_HINT);
+    }
+    Some(match error.kind() {
+        ErrorKind::StorageFull => "free some space on that file system, and run it again",
+        ErrorKind::QuotaExceeded => "free some space or raise the quota, and run it again",
+        ErrorKind::ReadOnlyFilesystem => {
+            "that file system is mounted read-only: the kernel's log (`dmesg`) may tell why; remount it for writing"
+        }
+        _ => return None,
+    })
+}
+
+/// For whoever has no file descriptor left.
+pub const FILES_HINT: &str =
+    "raise the limit of open files: `ulimit -n 1024`, or LimitNOFILE= in the unit of systemd";
+
+/// Whether these are the words for a process, or a machine, that has no file descriptor left (EMFILE, ENFILE).
+/// Libraries wrap such errors on their way up, and the number in the words is what is left of them.
+pub fn is_out_of_files(words: &str) -> bool {
+    words.contains("(os error 24)") || words.contains("(os error 23)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_system_have_one_cure_each() {
+        let hint = |number| system_hint(&io::Error::from_raw_os_error(number));
+        assert!(hint(28).is_some_and(|hint| hint.contains("free some space")));
+        assert!(hint(30).is_some_and(|hint| hint.contains("read-only")));
+        assert_eq!(hint(24), Some(FILES_HINT));
+        assert_eq!(hint(2), None);
+        let wrapped = io::Error::other(io::Error::from_raw_os_error(24).to_string());
+        assert_eq!(system_hint(&wrapped), Some(FILES_HINT));
+    }
 }

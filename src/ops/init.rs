@@ -18,7 +18,7 @@ use crate::codec::sign::{PublicKey, SigningKey};
 use crate::codec::writer_key::WriterKey;
 use crate::config::Starter;
 use crate::domain::ambient::Ambient;
-use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::failure::{Failure, FailureKind, system_hint};
 use crate::domain::id::EpochId;
 use crate::repo::create::Made;
 use crate::repo::workers::Workers;
@@ -125,7 +125,11 @@ impl Failure for InitError {
             Self::Recipients(_) => {
                 Some("a recipient is a public key that begins with `age1`".into())
             }
-            Self::File { .. } => Some("check its directory, or set PGKEEP_HOME to another".into()),
+            Self::File { source, .. } => Some(
+                system_hint(source)
+                    .unwrap_or("check its directory, or set PGKEEP_HOME to another")
+                    .to_owned(),
+            ),
             Self::KeyFile { .. } => {
                 Some("move the file away if it belongs to something else, and run it again".into())
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::tls::TlsError;
-use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::failure::{FILES_HINT, Failure, FailureKind, is_out_of_files, system_hint};
 
 /// A failure of a server, a session or a client program.
 #[derive(Debug, thiserror::Error)]
@@ -328,6 +328,12 @@ impl From<tokio_postgres::Error> for PostgresError {
     }
 }
 
+/// `disk_full`.
+const DISK_FULL: &str = "53100";
+/// Of a write that failed, and of one that was cut short.
+const NO_ROOM: [&str; 2] = ["No space left on device", "Check free disk space"];
+const NO_ROOM_HINT: &str = "free some space on the server's disk, and run it again; a scratch cluster lies in `scratch_dir`";
+
 /// The server ends the session: 57P01, 57P02, 57P05, 25P03.
 const ENDED: [SqlState; 4] = [
     SqlState::ADMIN_SHUTDOWN,
@@ -367,6 +373,7 @@ impl Failure for PostgresError {
             Self::Unreachable { not_listening: true, .. } => {
                 "is the server running, and are host and port right? `pg_isready` tells".to_owned()
             }
+            Self::Unreachable { reason, .. } if is_out_of_files(reason) => FILES_HINT.to_owned(),
             Self::Unreachable { .. } => "check the host's name, the network and the firewall".to_owned(),
             Self::NotPostgres { .. } => {
                 "check the port, and whether a proxy or a pooler stands between".to_owned()
@@ -411,6 +418,7 @@ impl Failure for PostgresError {
             Self::Silent { .. } => {
                 "see what the server is doing and whether the network loses connections; the cluster's `idle_timeout` gives it longer".to_owned()
             }
+            Self::Statement { sqlstate, .. } if sqlstate == DISK_FULL => NO_ROOM_HINT.to_owned(),
             Self::Statement { .. } | Self::Protocol { .. } => "the server's log has the statement".to_owned(),
             Self::ProgramMissing { program, major, .. } if is_server_program(program) => {
                 format!("install the server's programs: postgresql-{major} (Debian, Ubuntu), postgresql{major}-server (Red Hat)")
@@ -418,11 +426,18 @@ impl Failure for PostgresError {
             Self::ProgramsMissing { major, .. }
             | Self::ProgramsTooOld { major, .. }
             | Self::ProgramMissing { major, .. } => packages(*major),
-            Self::ProgramUnusable { .. } => "check that it is executable and made for this machine".to_owned(),
+            Self::ProgramUnusable { source, .. } => system_hint(source)
+                .unwrap_or("check that it is executable and made for this machine")
+                .to_owned(),
+            Self::ProgramFailed { stderr, .. } if NO_ROOM.iter().any(|no| stderr.contains(no)) => {
+                NO_ROOM_HINT.to_owned()
+            }
             Self::ProgramFailed { .. } => "the lines above are its own; -v shows more".to_owned(),
             Self::ProgramKilled { signal: 9, .. } => "out of memory? the kernel's log tells (`dmesg`)".to_owned(),
             Self::ProgramKilled { .. } => "someone or something ended it; run the command again".to_owned(),
-            Self::Io { .. } => "check the temporary directory and the limits on processes and files".to_owned(),
+            Self::Io { source, .. } => system_hint(source)
+                .unwrap_or("check the temporary directory and the limits on processes and files")
+                .to_owned(),
         };
         Some(text)
     }
@@ -441,6 +456,16 @@ fn packages(major: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_without_room_is_told_what_to_give_it() {
+        let full = PostgresError::ProgramFailed {
+            program: "pg_restore".to_owned(),
+            code: 1,
+            stderr: "ERROR:  could not extend file | HINT:  Check free disk space.".to_owned(),
+        };
+        assert_eq!(full.hint().as_deref(), Some(NO_ROOM_HINT));
+    }
 
     #[test]
     fn the_message_of_a_failed_program_is_one_line_with_its_last_words() {

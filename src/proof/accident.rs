@@ -34,6 +34,7 @@ const LOST: &[&str] = &[
 /// What a server lacks: it will lack it at the next try, too.
 const LACKS: &[&str] = &[
     "No space left on device",
+    "Input/output error",
     "Disk quota exceeded",
     "Too many open files",
     "out of memory",
@@ -62,8 +63,10 @@ fn passing(stderr: &str) -> Option<bool> {
     if said == "deadlock detected" || PASSING.iter().any(|text| said.starts_with(text)) {
         return Some(true);
     }
+    // A write that was cut short names no cause, but in its hint.
     let lacks = |text: &str| said == text || said.ends_with(&format!(": {text}"));
-    LACKS.iter().any(|text| lacks(text)).then_some(false)
+    (said.starts_with("could not extend file ") || LACKS.iter().any(|text| lacks(text)))
+        .then_some(false)
 }
 
 #[cfg(test)]

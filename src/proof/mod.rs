@@ -30,7 +30,7 @@ pub use verify::{Proof, ProofRequest, verify};
 pub use within::{Staying, WithinRequest, load_within, prepare};
 
 use crate::domain::archive::{ArchiveError, ROW_SETTINGS};
-use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::failure::{Failure, FailureKind, system_hint};
 use crate::domain::verification::Check;
 use crate::postgres::PostgresError;
 use crate::postgres::catalog::CatalogError;
@@ -111,6 +111,9 @@ impl Failure for ProofError {
             Self::Catalog(error) => error.kind(),
             Self::Archive(error) => error.kind(),
             Self::Refused { source, .. } | Self::Accident { source, .. } => source.kind(),
+            Self::Head { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                FailureKind::Postgres
+            }
             Self::Head { .. } => FailureKind::Unexpected,
             Self::Missing(_) | Self::Rights { .. } | Self::Encoding => FailureKind::Postgres,
             Self::Absent(_) => FailureKind::NotFound,
@@ -136,7 +139,9 @@ impl Failure for ProofError {
                 std::io::ErrorKind::StorageFull => {
                     "free some space there, or set scratch_dir to a larger file system".to_owned()
                 }
-                _ => "check that scratch_dir can be written".to_owned(),
+                _ => system_hint(source)
+                    .unwrap_or("check that scratch_dir can be written")
+                    .to_owned(),
             }),
             Self::Missing(missing) => Some(missing.hint()),
             Self::Rights { .. } => Some(

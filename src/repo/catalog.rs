@@ -92,7 +92,9 @@ impl Catalog {
                 let may: HashSet<BackupId> = self
                     .entries
                     .iter()
-                    .filter(|entry| if trigger.is_some() { triggered(entry) } else { newest(entry) })
+                    .filter(
+                        |entry| if trigger.is_some() { triggered(entry) } else { newest(entry) },
+                    )
                     .map(|entry| entry.manifest.id.clone())
                     .collect();
                 let fits =

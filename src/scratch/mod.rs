@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::failure::{FILES_HINT, Failure, FailureKind, system_hint};
 use crate::postgres::PostgresError;
 
 pub mod account;
@@ -88,7 +88,21 @@ pub enum ScratchError {
     Postgres(#[from] PostgresError),
 }
 
+const NO_ROOM: &str = "No space left on device";
+const NO_FILES: &str = "insufficient file descriptors";
+
 impl ScratchError {
+    /// Whether this host has too little of something that its operator can give. The programs of a scratch
+    /// cluster say it in English.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Space { .. } => true,
+            Self::Io { source, .. } => system_hint(source).is_some(),
+            Self::Server { log, .. } => log.contains(NO_ROOM) || log.contains(NO_FILES),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(
         action: &'static str,
         path: &Path,
@@ -104,8 +118,11 @@ impl Failure for ScratchError {
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied
                 | std::io::ErrorKind::NotFound
-                | std::io::ErrorKind::NotADirectory => FailureKind::Usage,
-                std::io::ErrorKind::StorageFull => FailureKind::Postgres,
+                | std::io::ErrorKind::NotADirectory
+                | std::io::ErrorKind::ReadOnlyFilesystem => FailureKind::Usage,
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    FailureKind::Postgres
+                }
                 _ => FailureKind::Unexpected,
             },
             Self::SocketPath(_) | Self::Unreachable { .. } => FailureKind::Usage,
@@ -124,7 +141,9 @@ impl Failure for ScratchError {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "free some space, or name a roomier `scratch_dir`".to_owned()
             }
-            Self::Io { .. } => "check `scratch_dir`: it must exist and be writable".to_owned(),
+            Self::Io { source, .. } => system_hint(source)
+                .unwrap_or("check `scratch_dir`: it must exist and be writable")
+                .to_owned(),
             Self::Space { memory: true, .. } => {
                 "name a `scratch_dir` on a disk instead of a tmpfs".to_owned()
             }
@@ -142,6 +161,10 @@ impl Failure for ScratchError {
                  {}`",
                 path.display()
             ),
+            Self::Server { log, .. } if log.contains(NO_FILES) => FILES_HINT.to_owned(),
+            Self::Server { log, .. } if log.contains(NO_ROOM) => {
+                "free some space, or name a roomier `scratch_dir`".to_owned()
+            }
             Self::Server { .. } => {
                 "check the PostgreSQL programs in `bin_dir`, the space and the limits of this host"
                     .to_owned()

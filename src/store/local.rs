@@ -170,14 +170,15 @@ impl Place {
     }
 
     /// The error of an action on `key`, or on the root itself where that is empty. That something is not
-    /// there may mean that all is gone: a disk that is not mounted must not look like an empty store.
+    /// there may mean that all is gone: a disk that is not mounted must not look like an empty store. The
+    /// whole path is told, since which disk is full or cannot be written is what the operator looks for.
     fn failed(&self, action: &'static str, key: &str, source: io::Error) -> StoreError {
         let root = self.root.display().to_string();
         let gone = |error: io::Error| error.kind() == ErrorKind::NotFound;
         if source.kind() == ErrorKind::NotFound && fs::metadata(&self.root).is_err_and(gone) {
             return StoreError::Missing(root);
         }
-        let key = if key.is_empty() { root } else { key.to_owned() };
+        let key = if key.is_empty() { root } else { format!("{root}/{key}") };
         StoreError::Io { action, key, source }
     }
 
@@ -620,7 +621,8 @@ mod tests {
         let (directory, store) = store();
         put(&store, "a", b"x").await.expect("put");
         let error = put(&store, "a/b", b"x").await.expect_err("a is a file");
-        assert_eq!(error.to_string(), "cannot write `a/b`");
+        let path = store.place.root.join("a/b");
+        assert_eq!(error.to_string(), format!("cannot write `{}`", path.display()));
         let file = directory.path().join("file");
         fs::write(&file, b"x").expect("written");
         let error = LocalStore::open(&file).expect_err("a file is no directory");

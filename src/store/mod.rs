@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::failure::{Failure, FailureKind, system_hint};
 use crate::domain::key::ObjectKey;
 
 pub mod contract;
@@ -83,12 +83,12 @@ impl Failure for StoreError {
             Self::Missing(_) => {
                 "check the address, or create the repository with `pgkeep init`".to_owned()
             }
-            Self::Io { source, .. } => match source.kind() {
-                std::io::ErrorKind::PermissionDenied => {
+            Self::Io { source, .. } => match system_hint(source) {
+                Some(hint) => hint.to_owned(),
+                None if source.kind() == std::io::ErrorKind::PermissionDenied => {
                     "check the owner and mode of the repository directory".to_owned()
                 }
-                std::io::ErrorKind::StorageFull => "free some space and run it again".to_owned(),
-                _ => "check that the store can be reached and written".to_owned(),
+                None => "check that the store can be reached and written".to_owned(),
             },
             Self::Service { fault, .. } => fault.hint(),
             Self::Injected(_) => "this is a test".to_owned(),

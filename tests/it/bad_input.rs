@@ -1,7 +1,7 @@
 //! Accidents and wrong input: one clear line with a hint, the documented exit code, nothing half-made.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pgkeep::domain::connection::ConnectionInfo;
 use pgkeep::ops::snapshot::databases;
@@ -90,29 +90,10 @@ fn client_programs_older_than_the_server() {
     }
 }
 
-/// A directory of client programs whose `pg_dump` misbehaves: `body` runs with the real one in `$REAL`.
-fn programs_with_pg_dump(keeper: &Keeper, server: &Server, body: &str) -> PathBuf {
-    let directory = keeper.work().join("programs");
-    std::fs::create_dir(&directory).expect("a directory");
-    for entry in std::fs::read_dir(&server.bin).expect("programs").flatten() {
-        let link = directory.join(entry.file_name());
-        std::os::unix::fs::symlink(entry.path(), link).expect("a link");
-    }
-    let program = directory.join("pg_dump");
-    std::fs::remove_file(&program).expect("the link");
-    let script = format!(
-        "#!/bin/sh\nREAL={}/pg_dump\ncase $1 in --version|-V) exec $REAL --version ;; esac\n{body}\n",
-        server.bin.display()
-    );
-    std::fs::write(&program, script).expect("a script");
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a mode");
-    directory
-}
-
 #[track_caller]
 fn snapshot_with_pg_dump(name: &str, body: &str, code: i32, words: &[&str]) {
     let (database, mut keeper) = shop(name);
-    let programs = programs_with_pg_dump(&keeper, &database.server, body);
+    let programs = keeper.programs_with_pg_dump(&database.server, body);
     let path = format!("{}:/usr/bin:/bin", programs.display());
     keeper.set("PGKEEP_BIN_DIR", &programs).set("PATH", path);
     snapshot_fails(&keeper, code, words);
@@ -339,20 +320,4 @@ fn a_role_that_is_missing_on_the_target_is_told_before_anything_is_made() {
     target.psql("postgres", &format!("DROP DATABASE {copy}"));
     target.psql("postgres", &format!("DROP ROLE {}", quoted(&role.name)));
     database.psql("ALTER TABLE orders OWNER TO postgres");
-}
-
-#[test]
-fn a_full_or_readonly_repository_fails_the_snapshot_and_loses_nothing() {
-    let (database, keeper) = shop("readonly");
-    let first = keeper.snapshot_id();
-    database.psql("UPDATE orders SET note = md5(id::text || 'again')");
-    // Root writes anywhere: a file where a directory belongs stops everyone.
-    let intents = keeper.repository().join("intents");
-    let aside = keeper.repository().join("aside");
-    std::fs::rename(&intents, &aside).expect("it can be moved");
-    std::fs::write(&intents, "").expect("a file");
-    keeper.pgkeep(["snapshot"]).run().expect_failure(5, &[]);
-    std::fs::remove_file(&intents).expect("the file");
-    std::fs::rename(&aside, &intents).expect("it can be moved back");
-    assert_eq!(keeper.listed(), [first]);
 }

@@ -10,6 +10,7 @@ mod check;
 mod clocks;
 mod concurrency;
 mod damage;
+mod disks;
 mod failpoints;
 mod golden;
 mod harness;

@@ -6,7 +6,7 @@ use crate::codec::kit::KitError;
 use crate::codec::random::RandomError;
 use crate::codec::writer_key::WriterKeyError;
 use crate::config::ConfigError;
-use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::failure::{Failure, FailureKind, system_hint};
 use crate::repo::RepoError;
 
 /// Why keys were not changed.
@@ -72,7 +72,9 @@ impl Failure for KeysError {
             Self::Kit(error) => return error.hint(),
             Self::WriterKey(error) => return error.hint(),
             Self::Random(error) => return error.hint(),
-            Self::File { .. } => "check its directory and the space on its disk".to_owned(),
+            Self::File { source, .. } => system_hint(source)
+                .unwrap_or("check its directory, and who may write there")
+                .to_owned(),
             Self::NoWriterKey(_) => {
                 "run it where the writer key is; where no host and no copy has it any more, add --lost-writer-key"
                     .to_owned()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::failure::{Failure, FailureKind, system_hint};
 use crate::domain::verification::{Check, Outcome};
 use crate::ops::copy::CopyError;
 use crate::postgres::{PostgresError, quote_ident};
@@ -350,7 +350,9 @@ impl Failure for RestoreError {
             Self::Output { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
                 "the program that reads it ended before the dump did".to_owned()
             }
-            Self::Output { .. } => "check the directory, its permissions and its space".to_owned(),
+            Self::Output { source, .. } => system_hint(source)
+                .unwrap_or("check the directory, its permissions and its space")
+                .to_owned(),
             Self::Interrupted => return None,
             Self::Copy(source) => return source.hint(),
             Self::Proof(source) => return source.hint(),

@@ -93,6 +93,8 @@ async fn ephemeral(
     let cluster = match started {
         Ok(cluster) => cluster,
         Err(ScratchError::Interrupted) => return Err(VerifyError::Interrupted),
+        // As with too little room from the start: the live server is not to carry what this host cannot.
+        Err(error) if error.is_shortage() => return Err(error.into()),
         Err(
             error @ (ScratchError::NoAccount
             | ScratchError::Unreachable { .. }

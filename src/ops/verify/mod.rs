@@ -2,12 +2,14 @@
 //!
 //! Nothing live is touched. The result is a signed record beside the backup, good or bad: damage in the
 //! repository is a failed verification too, not only an error. What keeps a verification from being made at
-//! all (a wrong identity, a store out of reach, no room) is an error and leaves no record.
+//! all (a wrong identity, a store out of reach, no room) is an error and leaves no record. A record that the
+//! store does not take is an error beside the result.
 //!
 //! Crash story: scratch goes with the command; what a SIGKILL leaves of it is removed by the next run. A
 //! crash before the record is written means the verification did not happen.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -94,6 +96,8 @@ pub struct VerifyReport {
     pub duration_ms: u64,
     /// Whether a signed record was kept.
     pub recorded: bool,
+    /// Why not, where this host signs them.
+    pub unrecorded: Option<Arc<RepoError>>,
 }
 
 /// One backup's verification: a report (which may tell of failed checks), or why there is none.
@@ -123,7 +127,9 @@ pub async fn run(
 /// The kind that decides over the exit code; none when all passed.
 pub fn gravest(all: &[Verified]) -> Option<FailureKind> {
     let kind = |(_, result): &Verified| match result {
-        Ok(report) if report.result == Outcome::Passed => None,
+        Ok(report) if report.result == Outcome::Passed => {
+            report.unrecorded.as_ref().map(|error| error.kind())
+        }
         Ok(_) => Some(FailureKind::Damage),
         Err(error) => Some(error.kind()),
     };
@@ -183,6 +189,7 @@ async fn one(verifying: &Verifying<'_>, entry: &Entry) -> Result<VerifyReport, V
         checks,
         duration_ms: milliseconds(spent),
         recorded: false,
+        unrecorded: None,
     };
     let Some(signer) = verifying.signer else {
         let told = "no signing key on this host: the verification leaves no record";
@@ -202,8 +209,11 @@ async fn one(verifying: &Verifying<'_>, entry: &Entry) -> Result<VerifyReport, V
         host: verifying.host.to_owned(),
         pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    verifying.repository.record_verification(&manifest.cluster, &record, signer).await?;
-    report.recorded = true;
+    // What was found is told all the same: a store that may only be read hides no damage.
+    match verifying.repository.record_verification(&manifest.cluster, &record, signer).await {
+        Ok(()) => report.recorded = true,
+        Err(error) => report.unrecorded = Some(Arc::new(error)),
+    }
     Ok(report)
 }
 

@@ -308,6 +308,7 @@ fn of_backup(entry: &Entry, checks: Vec<Check>, duration_ms: u64) -> VerifyRepor
         checks,
         duration_ms,
         recorded: false,
+        unrecorded: None,
     }
 }
 

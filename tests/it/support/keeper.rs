@@ -90,6 +90,11 @@ impl Keeper {
         self.path("work")
     }
 
+    /// Where copies are proved.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.path("scratch")
+    }
+
     /// Where the repository lies.
     pub(crate) fn repository(&self) -> PathBuf {
         self.path("repository")
@@ -121,6 +126,25 @@ impl Keeper {
     pub(crate) fn unset(&mut self, name: &str) -> &mut Self {
         self.environment.remove(OsStr::new(name));
         self
+    }
+
+    /// A directory of client programs whose `pg_dump` misbehaves: `body` runs with the real one in `$REAL`.
+    pub(crate) fn programs_with_pg_dump(&self, server: &Server, body: &str) -> PathBuf {
+        let directory = self.work().join("programs");
+        std::fs::create_dir(&directory).expect("a directory");
+        for entry in std::fs::read_dir(&server.bin).expect("programs").flatten() {
+            let link = directory.join(entry.file_name());
+            std::os::unix::fs::symlink(entry.path(), link).expect("a link");
+        }
+        let program = directory.join("pg_dump");
+        std::fs::remove_file(&program).expect("the link");
+        let script = format!(
+            "#!/bin/sh\nREAL={}/pg_dump\ncase $1 in --version|-V) exec $REAL --version ;; esac\n{body}\n",
+            server.bin.display()
+        );
+        std::fs::write(&program, script).expect("a script");
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a mode");
+        directory
     }
 
     /// A command, not yet run.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod disk;
 pub(crate) mod keeper;
 pub(crate) mod pooler;
 pub(crate) mod s3_proxy;
@@ -9,6 +10,7 @@ pub(crate) mod s3_server;
 pub(crate) mod server;
 pub(crate) mod wire;
 
+pub(crate) use disk::{Disk, with_own_mounts};
 pub(crate) use keeper::Keeper;
 pub(crate) use pooler::Pooler;
 pub(crate) use server::{Cluster, Database, Server};
