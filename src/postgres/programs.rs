@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error::PostgresError;
+use crate::domain::failure::is_out_of_files;
 
 /// Directories whose subdirectories are versions, and where the programs lie in each.
 const VERSIONED: [(&str, &str); 6] = [
@@ -87,10 +88,15 @@ fn find_among(
         if !is_executable(&program) || !seen.insert(real) {
             continue;
         }
-        // A program that cannot say its version is none of ours.
-        let Some(found) = version_line(&program).ok().and_then(|line| major_of(&line)) else {
-            continue;
+        let line = match version_line(&program) {
+            // That is not its fault, and another one must not be taken in its place.
+            Err(source) if is_out_of_files(&source.to_string()) => {
+                return Err(PostgresError::ProgramUnusable { program, source });
+            }
+            line => line,
         };
+        // A program that cannot say its version is none of ours.
+        let Some(found) = line.ok().and_then(|line| major_of(&line)) else { continue };
         newest = newest.max(Some(found));
         if found == major {
             return Ok(Programs { directory: directory.clone(), major });

@@ -132,7 +132,7 @@ impl Failure for ProofError {
                     .to_owned(),
             ),
             Self::Accident { .. } => Some(
-                "this says nothing about the backup: give the server disk space and memory, and run it again"
+                "this says nothing about the backup: give the server room or memory (a scratch cluster lies in `scratch_dir`), and run it again"
                     .to_owned(),
             ),
             Self::Head { source, .. } => Some(match source.kind() {

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::domain::failure::FILES_HINT;
+
 /// Why a service did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceFault {
@@ -46,6 +48,14 @@ pub enum ServiceFault {
         /// Where it was looked for.
         endpoint: String,
         /// What the operating system or the library said.
+        reason: String,
+    },
+    /// This process has no file descriptor left for a connection.
+    #[error("no connection to {endpoint} can be made: {reason}")]
+    NoFiles {
+        /// Where to.
+        endpoint: String,
+        /// What the operating system said.
         reason: String,
     },
     /// The connection is there and cannot be trusted.
@@ -121,6 +131,7 @@ impl ServiceFault {
             Self::Unreachable { .. } => {
                 "check repository.endpoint (or AWS_ENDPOINT_URL), name resolution, the firewall and HTTPS_PROXY".to_owned()
             }
+            Self::NoFiles { .. } => FILES_HINT.to_owned(),
             Self::Tls { .. } => {
                 "check http or https in repository.endpoint; a private authority's certificate goes into AWS_CA_BUNDLE"
                     .to_owned()

@@ -18,6 +18,7 @@ mod hindered;
 mod import;
 mod in_place;
 mod keys;
+mod limits;
 mod lost_servers;
 mod names;
 mod proof;

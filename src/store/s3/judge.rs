@@ -9,6 +9,7 @@ use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
 use super::client::{Connected, element};
 use super::retry::{Again, Contact, Trouble};
+use crate::domain::failure::is_out_of_files;
 use crate::store::service::ServiceFault;
 
 /// One request, as judgement needs it.
@@ -90,6 +91,10 @@ where
     let SdkError::DispatchFailure(failure) = error else {
         return Trouble::Fault(ServiceFault::Settings(reason), Again::Never);
     };
+    if is_out_of_files(&whole) {
+        // Connections of other calls may come free; more there will not be.
+        return Trouble::Fault(ServiceFault::NoFiles { endpoint, reason }, Again::Doubtful);
+    }
     if whole.contains("credential") || whole.contains("identity") {
         return Trouble::Fault(ServiceFault::NoCredentials(reason), Again::Doubtful);
     }
@@ -221,6 +226,8 @@ pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_sdk_s3::error::ConnectorError;
+    use aws_sdk_s3::operation::put_object::PutObjectError;
 
     fn connected() -> Connected {
         let config = aws_sdk_s3::Config::builder()
@@ -238,6 +245,19 @@ mod tests {
         let said = Said { status, code, message: "words", region, ahead_seconds: Some(5000) };
         let request = Request { action: "s3:PutObject", bucket: "b", resource: "b/k" };
         answer(&said, request, &connected(), known)
+    }
+
+    #[test]
+    fn a_process_without_files_is_told_from_a_service_that_is_away() {
+        for (number, doubtful) in [(24, true), (23, true), (104, false)] {
+            let cause = std::io::Error::from_raw_os_error(number);
+            let error: SdkError<PutObjectError, HttpResponse> =
+                SdkError::dispatch_failure(ConnectorError::io(cause.into()));
+            let judged = dispatch(&error, &connected());
+            let no_files =
+                matches!(judged, Trouble::Fault(ServiceFault::NoFiles { .. }, Again::Doubtful));
+            assert_eq!(no_files, doubtful, "{judged:?}");
+        }
     }
 
     #[test]
