@@ -129,6 +129,12 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
 
     /// The address, without secrets, for messages.
     fn address(&self) -> String;
+
+    /// By how many seconds this host's clock is ahead of the store's own (negative: behind), as its last answer
+    /// told; none where the store has no other clock than this host's, or has not told it.
+    fn ahead_seconds(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// A store as the floors above hold it.

@@ -199,6 +199,31 @@ fn no_credentials_at_all_is_told_without_a_long_wait() {
 }
 
 #[test]
+fn a_store_whose_clock_differs_is_told_by_check() {
+    let database = Server::older().database("skewed");
+    let minutes = Arc::new(Mutex::new(0));
+    let ahead = Arc::clone(&minutes);
+    let (_place, _proxy, keeper) = scene(database.shop(10), move |_| {
+        let ahead = Duration::from_mins(*ahead.lock().expect("not poisoned"));
+        let date = (jiff::Timestamp::now() + ahead).to_zoned(jiff::tz::TimeZone::UTC);
+        Fault::Date(jiff::fmt::strtime::format("%a, %d %b %Y %H:%M:%S GMT", &date).expect("a date"))
+    });
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    let found = || {
+        let document = keeper.pgkeep(["check", "--json"]).run().expect_code(0).json();
+        let checks = document["checks"].as_array().expect("a list").clone();
+        checks.into_iter().find(|check| check["name"] == "store-clock").expect("looked at")
+    };
+    assert_eq!(found()["result"], "ok");
+    *minutes.lock().expect("not poisoned") = 5;
+    let told = found();
+    assert_eq!(told["result"], "warning", "{told}");
+    let detail = told["detail"].as_str().expect("a line");
+    assert!(detail.ends_with(" s ahead of this host's"), "{detail}");
+    assert!(told["hint"].as_str().is_some_and(|hint| hint.contains("clock")), "{told}");
+}
+
+#[test]
 fn a_rough_way_to_the_store_loses_nothing() {
     let database = Server::newer().database("rough");
     bulk(&database, 8);

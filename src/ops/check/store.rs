@@ -1,11 +1,13 @@
-//! The store, tried with one small object: put, get, list after put, delete, list after delete.
+//! The store, tried with one small object: put, get, list after put, delete, list after delete; and its clock.
 //!
 //! Its name is used once. A crash, or a credential that may only append, leaves it; nothing ever reads it.
 
 use bytes::Bytes;
 use futures::stream::TryStreamExt as _;
+use jiff::SignedDuration;
 
 use super::finding::{Finding, Problem};
+use super::server::SKEW_MAX;
 use crate::domain::ambient::Ambient;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::BackupId;
@@ -35,7 +37,28 @@ pub(super) async fn round_trip(store: &dyn ObjectStore, ambient: &dyn Ambient) -
     findings.push(read(store, &key, &content).await);
     findings.push(listed(store, &key).await);
     findings.push(deleted(store, &key).await);
+    findings.extend(store.ahead_seconds().map(clock));
     findings
+}
+
+/// A store with a clock of its own.
+fn clock(ahead_seconds: i64) -> Finding {
+    const NAME: &str = "store-clock";
+    let apart = SignedDuration::from_secs(ahead_seconds).abs();
+    let seconds = apart.as_secs();
+    if apart <= SKEW_MAX {
+        return Finding::ok(
+            NAME,
+            format!("the store's is within {} s of this host's", seconds + 1),
+        );
+    }
+    let side = if ahead_seconds > 0 { "behind" } else { "ahead of" };
+    Finding::warning(
+        NAME,
+        format!("the store's is {seconds} s {side} this host's"),
+        "set this host's clock right (`timedatectl` shows it): backups are ordered, and expire, by it, and a store \
+         refuses what is signed more than some minutes off",
+    )
 }
 
 async fn read(store: &dyn ObjectStore, key: &ObjectKey, content: &Bytes) -> Finding {
@@ -163,6 +186,15 @@ mod tests {
         let store = Breaking(MemoryStore::default(), broken);
         let findings = round_trip(&store, &Fixed).await;
         findings.into_iter().map(|finding| (finding.name, finding.level)).collect()
+    }
+
+    #[test]
+    fn clocks_that_differ_are_told_with_their_side() {
+        assert_eq!(clock(0).level, Level::Ok);
+        assert_eq!(clock(-60).level, Level::Ok);
+        assert_eq!(clock(61).detail, "the store's is 61 s behind this host's");
+        assert_eq!(clock(-300).detail, "the store's is 300 s ahead of this host's");
+        assert_eq!(clock(-300).level, Level::Warning);
     }
 
     #[tokio::test]

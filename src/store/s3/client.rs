@@ -19,6 +19,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder as HttpBuilder, Connector};
 
+use super::clock::Clock;
 use super::options::{Checksums, S3Options};
 use crate::store::service::ServiceFault;
 
@@ -33,6 +34,7 @@ const ANY_REGION: &str = "us-east-1";
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) client: Client,
+    pub(super) clock: Clock,
     pub(super) region: String,
     /// For messages.
     pub(super) endpoint: String,
@@ -82,7 +84,9 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connected, ServiceFau
             (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired)
         }
     };
+    let clock = Clock::default();
     let config = aws_sdk_s3::config::Builder::from(&shared)
+        .interceptor(clock.clone())
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(stalled)
         .force_path_style(options.path_style.unwrap_or(custom.is_some()))
@@ -91,7 +95,7 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connected, ServiceFau
         .build();
     let region = region.as_ref().to_owned();
     let endpoint = custom.unwrap_or_else(|| format!("s3.{region}.amazonaws.com"));
-    Ok(Connected { client: Client::from_conf(config), region, endpoint })
+    Ok(Connected { client: Client::from_conf(config), clock, region, endpoint })
 }
 
 /// What was configured; else what a profile says; else, where neither an endpoint nor explicit keys tell

@@ -1,13 +1,12 @@
 //! What the SDK reports, sorted: what it means for a person, and whether trying again may help.
 
 use std::error::Error;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
 use super::client::{Connected, element};
+use super::clock::ahead_of;
 use super::retry::{Again, Contact, Trouble};
 use crate::domain::failure::is_out_of_files;
 use crate::store::service::ServiceFault;
@@ -207,13 +206,6 @@ where
     ServiceFault::Lost(innermost(error))
 }
 
-/// By how many seconds this host is ahead of an HTTP date.
-fn ahead_of(date: &str) -> Option<i64> {
-    let there = DateTime::from_str(date, DateTimeFormat::HttpDate).ok()?.secs();
-    let here = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-    Some(i64::try_from(here).ok()? - there)
-}
-
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
@@ -235,6 +227,7 @@ mod tests {
             .build();
         Connected {
             client: aws_sdk_s3::Client::from_conf(config),
+            clock: crate::store::s3::clock::Clock::default(),
             region: "here".to_owned(),
             endpoint: "there".to_owned(),
         }

@@ -20,6 +20,7 @@
 //! progress. Calls beyond [`Limits::calls`] wait for their turn.
 
 mod client;
+mod clock;
 mod judge;
 mod list;
 mod options;
@@ -368,6 +369,10 @@ impl ObjectStore for S3Store {
 
     fn address(&self) -> String {
         self.options.address()
+    }
+
+    fn ahead_seconds(&self) -> Option<i64> {
+        self.connected.get()?.clock.ahead_seconds()
     }
 }
 

@@ -53,6 +53,8 @@ pub(crate) enum Fault {
     Stall,
     /// Passed on; the answer's body is changed (its length told rightly).
     Rewrite(Box<dyn Fn(String) -> String + Send>),
+    /// Passed on; the answer is dated so.
+    Date(String),
     /// These bytes are the answer, head and all, and nothing is passed on.
     Raw(Vec<u8>),
 }
@@ -243,6 +245,13 @@ fn connection(
                 let head = lines.join("\r\n");
                 write!(output, "{head}\r\ncontent-length: {}\r\n\r\n{text}", text.len())?;
                 text.len()
+            }
+            Fault::Date(date) => {
+                let kept = |line: &&str| !line.to_ascii_lowercase().starts_with("date:");
+                let lines: Vec<&str> = head.trim_end().lines().filter(kept).collect();
+                write!(output, "{}\r\ndate: {date}\r\n\r\n", lines.join("\r\n"))?;
+                output.write_all(&body)?;
+                body.len()
             }
             _ => {
                 output.write_all(head.as_bytes())?;
