@@ -9,6 +9,7 @@ mod bad_input;
 mod check;
 mod clocks;
 mod concurrency;
+mod credentials;
 mod damage;
 mod disks;
 mod failpoints;

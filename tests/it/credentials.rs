@@ -1,0 +1,157 @@
+//! Where credentials for a bucket come from when no variable holds them: each way once, with a real request at
+//! its end, against the service that hands them out as its documentation says.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::support::s3_proxy::{Asked, Fault, Proxy};
+use crate::support::s3_server::{S3Place, S3Server};
+use crate::support::{Database, Keeper, Server};
+
+/// A store, and a keeper that knows where it is and has no credentials.
+fn scene(name: &str) -> (Database, S3Place, Keeper) {
+    let database = Server::older().database(name);
+    let place = S3Place::of(S3Server::start());
+    let mut keeper = Keeper::in_bucket(&database.shop(10).url(), &place, &place.endpoint);
+    keeper.unset("AWS_ACCESS_KEY_ID").unset("AWS_SECRET_ACCESS_KEY");
+    keeper.set("AWS_EC2_METADATA_DISABLED", "true");
+    (database, place, keeper)
+}
+
+fn answer(kind: &str, body: &str) -> Fault {
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n");
+    Fault::Raw(format!("{head}x-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n{body}").into_bytes())
+}
+
+/// A service of its own at that place's side; what it does not know it answers with 404.
+fn service(
+    place: &S3Place,
+    answers: impl Fn(&Asked) -> Option<Fault> + Send + Sync + 'static,
+) -> Proxy {
+    Proxy::before(place.server().address(), move |asked| {
+        answers(asked).unwrap_or_else(|| Fault::Answer(404, String::new()))
+    })
+}
+
+/// The credentials of `place` as roles of machines and containers give them.
+fn role_document(place: &S3Place, token: &str, lasts: Duration) -> String {
+    let expiration = Timestamp::now() + lasts;
+    format!(
+        "{{\"Code\":\"Success\",\"Type\":\"AWS-HMAC\",\"LastUpdated\":\"2026-01-01T00:00:00Z\",\
+         \"AccessKeyId\":\"{}\",\"SecretAccessKey\":\"{}\",\"Token\":\"{token}\",\"Expiration\":\"{expiration:.0}\"}}",
+        place.access_key, place.secret_key
+    )
+}
+
+#[test]
+fn the_program_of_a_profile_reaches_the_store_and_its_failure_is_told() {
+    let (_database, place, mut keeper) = scene("process");
+    let work = keeper.work();
+    let (program, config) = (work.join("give"), work.join("config"));
+    let document = format!(
+        "{{\"Version\":1,\"AccessKeyId\":\"{}\",\"SecretAccessKey\":\"{}\"}}",
+        place.access_key, place.secret_key
+    );
+    std::fs::write(&program, format!("#!/bin/sh\necho '{document}'\n")).expect("written");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let profile = format!("[profile backup]\ncredential_process = {}\n", program.display());
+    std::fs::write(&config, profile).expect("written");
+    keeper.set("AWS_CONFIG_FILE", &config).set("AWS_PROFILE", "backup");
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    keeper.snapshot();
+
+    std::fs::write(&program, "#!/bin/sh\necho the vault is sealed >&2\nexit 1\n").expect("written");
+    let told = keeper.pgkeep(["list"]).run().expect_failure(5, &["no credentials for the store"]);
+    assert!(told.stderr.contains("the vault is sealed"), "{}", told.stderr);
+}
+
+#[test]
+fn the_role_of_a_machine_reaches_the_store() {
+    let (_database, place, mut keeper) = scene("machine");
+    let document = role_document(&place, "token", Duration::from_hours(1));
+    let machine = service(&place, move |asked| {
+        let path = "/latest/meta-data/iam/security-credentials/";
+        match (&*asked.method, &*asked.target) {
+            ("PUT", "/latest/api/token") => Some(answer("text/plain", "session")),
+            _ if !asked.head.contains("x-aws-ec2-metadata-token: session") => None,
+            ("GET", target) if target == path => Some(answer("text/plain", "backup-role")),
+            ("GET", target) if target == format!("{path}backup-role") => {
+                Some(answer("application/json", &document))
+            }
+            _ => None,
+        }
+    });
+    keeper.unset("AWS_EC2_METADATA_DISABLED");
+    keeper.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", machine.endpoint());
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    assert_eq!(machine.count("GET"), 2, "asked once for the whole command");
+}
+
+#[test]
+fn a_web_identity_reaches_the_store() {
+    let (_database, place, mut keeper) = scene("webidentity");
+    let document = format!(
+        "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+         <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>{}</AccessKeyId>\
+         <SecretAccessKey>{}</SecretAccessKey><SessionToken>token</SessionToken>\
+         <Expiration>{:.0}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>\
+         </AssumeRoleWithWebIdentityResponse>",
+        place.access_key,
+        place.secret_key,
+        Timestamp::now() + Duration::from_hours(1),
+    );
+    let tokens = service(&place, move |asked| {
+        (asked.method == "POST").then(|| answer("text/xml", &document))
+    });
+    let token = keeper.work().join("token");
+    std::fs::write(&token, "header.payload.signature").expect("written");
+    // The variable for all services would send the question for credentials to the store.
+    keeper.unset("AWS_ENDPOINT_URL");
+    keeper
+        .set("AWS_ENDPOINT_URL_S3", &place.endpoint)
+        .set("AWS_ENDPOINT_URL_STS", tokens.endpoint())
+        .set("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup")
+        .set("AWS_WEB_IDENTITY_TOKEN_FILE", &token);
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    assert_eq!(tokens.count("POST"), 1, "asked once for the whole command");
+}
+
+#[test]
+fn credentials_that_end_midway_are_renewed() {
+    let (_database, place, mut keeper) = scene("renewed");
+    // Each question gets a token that is as good as over, and the store refuses all but the newest two.
+    let given = Arc::new(AtomicUsize::new(0));
+    let (giving, document) = (Arc::clone(&given), {
+        let (access_key, secret_key) = (place.access_key.clone(), place.secret_key.clone());
+        move |token: usize| {
+            let expiration = Timestamp::now() + Duration::from_secs(3);
+            format!(
+                "{{\"AccessKeyId\":\"{access_key}\",\"SecretAccessKey\":\"{secret_key}\",\
+                 \"Token\":\"t{token}\",\"Expiration\":\"{expiration:.0}\"}}"
+            )
+        }
+    });
+    let role = service(&place, move |_| {
+        let token = giving.fetch_add(1, Ordering::Relaxed) + 1;
+        Some(answer("application/json", &document(token)))
+    });
+    let store = Proxy::before(place.server().address(), move |asked| {
+        let newest = given.load(Ordering::Relaxed);
+        let good = |token: usize| asked.head.contains(&format!("x-amz-security-token: t{token}\r"));
+        if newest < 3 || (newest - 2..=newest).any(good) {
+            return Fault::None;
+        }
+        Fault::Answer(400, "<Error><Code>ExpiredToken</Code></Error>".to_owned())
+    });
+    keeper
+        .set("AWS_ENDPOINT_URL", store.endpoint())
+        .set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/role", role.endpoint()));
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    keeper.snapshot();
+    assert!(role.asked().len() > 4, "asked {} times", role.asked().len());
+}
