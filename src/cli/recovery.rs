@@ -209,7 +209,7 @@ pub(super) async fn restore(context: &Context, args: Restore) -> Result<(), Ende
         readable(script)?;
     }
     if args.all {
-        return restore_all(context, &progress, &opened, &args).await;
+        return Box::pin(restore_all(context, &progress, &opened, &args)).await;
     }
     let entry = inspect::find(&opened.repository, &opened.filter, &args.id, &progress).await;
     let entry = entry.map_err(failed)?;

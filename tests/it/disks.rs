@@ -15,8 +15,6 @@ const NO_ROOM: &str = "No space left on device";
 /// The command fails so, with a hint that holds `cure`.
 #[track_caller]
 fn fails(keeper: &Keeper, verb: &[&str], code: i32, words: &[&str], cure: &str) {
-    let output = keeper.pgkeep(verb).run().expect_failure(code, words);
-    assert!(output.stderr.contains(cure), "{}", output.stderr);
     let output = keeper.pgkeep(verb).args(["--json"]).run().expect_failure(code, words);
     let hint = output.error().expect("an error")["hint"].clone();
     assert!(hint.as_str().is_some_and(|hint| hint.contains(cure)), "{hint}");
@@ -65,11 +63,11 @@ fn a_full_repository_fails_what_writes_and_serves_what_reads() {
         keeper.pgkeep(["init"]).run().expect_code(0);
         let first = keeper.snapshot_id();
         let before = database.contents();
-        noise(&database, 8);
+        noise(&database, 4);
         let repository = keeper.repository().display().to_string();
         let words = ["cannot write", &*repository, NO_ROOM];
         // It fills up midway, and is full from the start.
-        disk.leave(1500);
+        disk.leave(1000);
         fails(&keeper, &["snapshot"], 5, &words, "free some space");
         disk.leave(0);
         fails(&keeper, &["snapshot"], 5, &words, "free some space");
@@ -81,10 +79,8 @@ fn a_full_repository_fails_what_writes_and_serves_what_reads() {
         disk.free();
         let second = keeper.snapshot_id();
         assert_eq!(keeper.listed(), [second, first]);
-        keeper.verify(&["--check", "counts"]);
         keeper.verify(&["--all", "--check", "stored"]);
         keeper.pgkeep(["key", "rotate"]).run().expect_code(0);
-        keeper.snapshot();
     });
 }
 
@@ -120,7 +116,6 @@ fn a_full_home_keeps_no_backup_from_being_taken_and_no_key_is_half_changed() {
         keeper.pgkeep(["init"]).run().expect_code(0);
         home.leave(0);
         let id = keeper.snapshot_id();
-        keeper.verify(&["--check", "counts"]);
         // How far it came cannot be noted; that costs nothing unless it is cut short.
         keeper.verify(&["--check", "stored"]);
         let held = names(&keeper.home());
@@ -182,9 +177,8 @@ fn a_scratch_directory_that_fills_up_midway_is_no_verdict_on_the_backup() {
         let keeper = Keeper::initialised(&database.url());
         keeper.snapshot();
         let disk = Disk::mount(&keeper.scratch(), 210);
-        // The server says it in one way or the other.
-        let words = ["could not extend file", "Check free disk space"];
-        let told = keeper.pgkeep(["verify", "--check", "counts"]).run().expect_failure(4, &words);
+        let told = keeper.pgkeep(["verify", "--check", "counts"]).run();
+        let told = told.expect_failure(4, &["could not extend file"]);
         assert!(told.stderr.contains("scratch_dir"), "{}", told.stderr);
         assert_eq!(keeper.leftovers(), [""; 0]);
         assert_eq!(keeper.list()[0]["verification"], Value::Null, "nothing is known of the backup");
@@ -213,7 +207,7 @@ fn a_repository_that_turns_read_only_fails_what_writes_and_serves_what_reads() {
         keeper.pgkeep(["init"]).run().expect_code(0);
         let first = keeper.snapshot_id();
         let before = database.contents();
-        noise(&database, 6);
+        noise(&database, 4);
         let repository = keeper.repository().display().to_string();
         let words = ["cannot write", &*repository, "Read-only file system"];
 
@@ -221,7 +215,7 @@ fn a_repository_that_turns_read_only_fails_what_writes_and_serves_what_reads() {
         let path = |name: &str| keeper.work().join(name);
         let (half, go_on) = (path("half"), path("go-on"));
         let body = format!(
-            "$REAL \"$@\" | {{ head -c 3000000; touch {}; while [ ! -e {} ]; do sleep 0.05; done; cat; }}",
+            "$REAL \"$@\" | {{ head -c 2000000; touch {}; while [ ! -e {} ]; do sleep 0.05; done; cat; }}",
             half.display(),
             go_on.display()
         );
