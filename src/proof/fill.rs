@@ -124,7 +124,10 @@ pub(super) fn refused(what: &str, error: tokio_postgres::Error) -> ProofError {
     let source = PostgresError::from(error);
     if source.is_verdict() {
         ProofError::Refused { what: what.to_owned(), source }
-    } else {
+    } else if matches!(source, PostgresError::ConnectionLost { .. }) {
+        // Whoever started the server has its log to tell why.
         source.into()
+    } else {
+        ProofError::Accident { passing: source.is_transient(), source }
     }
 }

@@ -222,7 +222,9 @@ impl RestoreError {
             Self::Postgres(error)
             | Self::Scratch(ScratchError::Postgres(error))
             | Self::Proof(ProofError::Postgres(error)) => error.sqlstate(),
-            Self::Proof(ProofError::Refused { source, .. }) => source.sqlstate(),
+            Self::Proof(
+                ProofError::Refused { source, .. } | ProofError::Accident { source, .. },
+            ) => source.sqlstate(),
             _ => None,
         }
     }

@@ -110,7 +110,10 @@ impl Failure for VerifyError {
             Self::Fault { source, .. } | Self::Repo(source) => return source.hint(),
             Self::Copy(source) => return source.hint(),
             Self::Proof(source) => return source.hint(),
-            Self::Server { .. } => "check this host's memory and disk space".to_owned(),
+            Self::Server { .. } => {
+                "this says nothing about the backup: check this host's memory and disk space, and run it again"
+                    .to_owned()
+            }
             Self::NoGround { major, .. } => format!(
                 "install PostgreSQL {major}'s server programs, or name a server in the cluster's verify.scratch"
             ),
