@@ -4,10 +4,9 @@ use std::io::{PipeReader, Read as _};
 use std::path::Path;
 
 use super::ImportError;
-use super::source::{Content, Source};
+use super::source::Source;
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::dump::script::{Scanner, ScriptError, ScriptFacts};
-use crate::ops::copy::jobs;
 use crate::postgres::child::{Child, ChildSpec, capture};
 use crate::postgres::programs::Programs;
 use crate::scratch::ScratchError;
@@ -79,12 +78,11 @@ pub(super) async fn load(
     let path = work.join("list");
     std::fs::write(&path, kept.join("\n")).map_err(ScratchError::io("cannot write", &path))?;
     let name = target.database().replace('\\', "\\\\").replace('\'', "\\'");
-    let parallel = matches!(&source.content, Content::Archive(archive) if archive.parallel);
     let mut use_list = std::ffi::OsString::from("--use-list=");
     use_list.push(&path);
     let spec = ChildSpec::new(&pg_restore)
+        // One session: jobs of `pg_restore` run into deadlocks over keys of partitioned tables (see `proof`).
         .args(["--exit-on-error", "--no-password", "--no-tablespaces"])
-        .arg(format!("--jobs={}", if parallel { jobs() } else { 1 }))
         .arg(use_list)
         .arg(format!("--dbname=dbname='{name}'"))
         .arg(&source.path)

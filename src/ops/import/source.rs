@@ -46,8 +46,6 @@ pub(super) enum Content {
 #[derive(Debug, Clone)]
 pub(super) struct Archive {
     pub(super) preamble: Preamble,
-    /// Whether several sessions can read it at once.
-    pub(super) parallel: bool,
 }
 
 impl Archive {
@@ -179,8 +177,8 @@ fn of_file(
         Form::Custom(preamble) if preamble.format == FORMAT_DIRECTORY => {
             return Err(ImportError::NotADump { name, source: NotADump::PartOfDirectory });
         }
-        Form::Custom(preamble) => (archive(preamble, true), false),
-        Form::Tar(preamble) => (archive(preamble, false), true),
+        Form::Custom(preamble) => (archive(preamble), false),
+        Form::Tar(preamble) => (archive(preamble), true),
     };
     let mut source = Source { name, path, wrapping, content, modified_at, bytes };
     if source.wrapping.is_some() && matches!(source.content, Content::Archive(_)) {
@@ -230,8 +228,8 @@ fn member_bytes(field: &[u8]) -> Option<u64> {
     u64::from_str_radix(text.trim_matches(['\0', ' ']), 8).ok()
 }
 
-fn archive(preamble: Preamble, parallel: bool) -> Content {
-    Content::Archive(Archive { preamble, parallel })
+fn archive(preamble: Preamble) -> Content {
+    Content::Archive(Archive { preamble })
 }
 
 /// Tells a failure to read from one to write.
@@ -276,7 +274,7 @@ fn of_directory(
         check_rows(&name, &entry.path())?;
     }
     let path = std::path::absolute(directory).map_err(failed)?;
-    let content = archive(preamble, true);
+    let content = archive(preamble);
     Ok(Source { name, path, wrapping: None, content, modified_at, bytes })
 }
 
