@@ -276,7 +276,7 @@ fn a_kill_at_any_step_leaves_the_old_or_the_new() {
 
 #[test]
 fn an_interruption_leaves_all_as_it_was() {
-    let hosted = Hosted::shop(&Server::newer(), "interrupted", 20_000);
+    let hosted = Hosted::shop(&Server::newer(), "interrupted", 300_000);
     hosted.keeper.snapshot();
     hosted.as_app("DELETE FROM stock.items");
     let before = hosted.state();
