@@ -202,7 +202,9 @@ fn connection(
         }
         let body = read_body(client, &mut ahead, body_length, shared)?;
         shared.bytes_up.fetch_add(body.len() as u64, Ordering::Relaxed);
-        std::thread::sleep(*shared.latency.lock().expect("not poisoned"));
+        // Read before the sleep: a lock that is held through it would make all connections wait in line.
+        let latency = *shared.latency.lock().expect("not poisoned");
+        std::thread::sleep(latency);
         let output = &mut *client;
         match fault {
             Fault::Answer(status, text) => {
