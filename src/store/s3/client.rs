@@ -3,8 +3,6 @@
 //! The SDK's own retries are off. Its budget is one bucket for the whole process, which an outage empties,
 //! and after that every call fails at the first hiccup; [`super::retry`] is the one place that tries again.
 
-use std::time::Duration;
-
 use aws_config::meta::region::{ProvideRegion, RegionProviderChain};
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::Client;
@@ -22,10 +20,6 @@ use aws_smithy_http_client::{Builder as HttpBuilder, Connector};
 use super::clock::Clock;
 use super::options::{Checksums, S3Options};
 use crate::store::service::ServiceFault;
-
-/// Connections that rest for longer are not used again. Services close theirs after about 20 s, and a
-/// request on a connection that is being closed gets no answer; a snapshot pauses for as long as a dump does.
-const POOL_IDLE: Duration = Duration::from_secs(15);
 
 /// The region that is named where it does not matter or cannot be known; a service that minds says so.
 const ANY_REGION: &str = "us-east-1";
@@ -133,12 +127,13 @@ fn http_client(options: &S3Options) -> Result<SharedHttpClient, ServiceFault> {
         .with_trust_store(trust)
         .build()
         .map_err(|error| ServiceFault::Settings(error.to_string()))?;
+    let rest = options.limits.rest;
     let connector = move |settings: Option<&_>, _: Option<&RuntimeComponents>| {
         let mut builder = Connector::builder()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .tls_context(tls.clone())
             .proxy_config(ProxyConfig::from_env())
-            .pool_idle_timeout(POOL_IDLE);
+            .pool_idle_timeout(rest);
         builder.set_connector_settings(settings.cloned());
         builder.build()
     };
