@@ -59,13 +59,11 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connected, ServiceFau
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
     }
-    if let Some(endpoint) = &options.endpoint {
-        loader = loader.endpoint_url(endpoint);
-    }
     let region = region(options).await;
     let shared = loader.region(region.clone()).load().await;
 
-    let custom = shared.endpoint_url().map(str::to_owned);
+    // The store's alone: who hands out credentials is asked where AWS programs ask.
+    let custom = options.endpoint.clone().or_else(|| shared.endpoint_url().map(str::to_owned));
     let checksums = options.checksums.unwrap_or(match custom {
         Some(_) => Checksums::WhenRequired,
         None => Checksums::WhenSupported,
@@ -79,14 +77,17 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connected, ServiceFau
         }
     };
     let clock = Clock::default();
-    let config = aws_sdk_s3::config::Builder::from(&shared)
+    let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .interceptor(clock.clone())
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(stalled)
         .force_path_style(options.path_style.unwrap_or(custom.is_some()))
         .request_checksum_calculation(request)
-        .response_checksum_validation(response)
-        .build();
+        .response_checksum_validation(response);
+    if let Some(endpoint) = &options.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    let config = config.build();
     let region = region.as_ref().to_owned();
     let endpoint = custom.unwrap_or_else(|| format!("s3.{region}.amazonaws.com"));
     Ok(Connected { client: Client::from_conf(config), clock, region, endpoint })
