@@ -110,7 +110,8 @@ fn a_server_that_lacks_one_database_s_name_gets_none_of_them() {
     let to = target.url("postgres");
     let refused =
         keeper.pgkeep(["restore", "--all", "--to", &to]).run().expect_failure(2, &[&two.name]);
-    assert!(refused.stderr.contains("--as NAME"), "{refused:?}");
+    let hint = format!("restore --database {} --as NAME", two.name);
+    assert!(refused.stderr.contains(&hint), "{refused:?}");
     assert!(!target.has_database(&one.name));
     assert_eq!(target.psql(&two.name, "SELECT count(*) FROM mine").trim(), "0");
 }
