@@ -2,6 +2,8 @@
 //!
 //! They need no PostgreSQL. `make test-stores` runs the contract against other servers (`TEST_S3_ENDPOINT`).
 
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -230,6 +232,42 @@ async fn a_body_that_stalls_is_read_on_from_where_it_was() {
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_slowly_is_waited_for_as_long_as_it_goes_on() {
+    // Each pause is within the idle time, all of them together are far beyond it.
+    let scene = Scene::failing("GET", 1, || Fault::Trickle(20, Duration::from_millis(100)));
+    scene.lay("a", &content(1_000_000));
+    assert_eq!(scene.store.get(&key("a")).await.expect("get"), content(1_000_000));
+    assert_eq!(scene.proxy.count("GET"), 1, "nothing was asked for twice");
+}
+
+#[tokio::test]
+async fn a_line_that_breaks_again_and_again_brings_all_of_it_as_long_as_some_comes() {
+    // More failures than patience has room for, were they not forgotten with each part that comes.
+    let scene = Scene::failing("GET", 40, || Fault::Truncate(20_000));
+    scene.lay("a", &content(1_000_000));
+    assert_eq!(scene.store.get(&key("a")).await.expect("get"), content(1_000_000));
+    assert_eq!(scene.proxy.count("GET"), 41);
+}
+
+#[tokio::test]
+async fn connections_that_rested_for_long_are_not_used_again() {
+    let place = S3Place::of(S3Server::start());
+    for (rest, connections) in [(Duration::from_mins(1), 1), (Duration::from_millis(50), 3)] {
+        let proxy = Proxy::before(place.server().address(), |_| Fault::None);
+        let mut options = options(&place, &proxy.endpoint());
+        // Services close theirs after a while, and answer nothing to what is under way then.
+        options.limits = Limits { rest, ..Limits::default() };
+        let store = S3Store::new(options);
+        for _ in 0..3 {
+            store.put(&key("a"), content(10)).await.expect("put");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert_eq!(proxy.connections(), connections, "{rest:?}");
+    }
+    assert!(Limits::default().rest < Duration::from_secs(20), "shorter than services' own");
+}
+
+#[tokio::test]
 async fn what_keeps_breaking_at_the_same_place_is_given_up() {
     // With nothing of the body ever coming, there is no progress to hope for.
     let scene = Scene::failing("GET", usize::MAX, || Fault::Truncate(0));
@@ -242,22 +280,27 @@ async fn what_keeps_breaking_at_the_same_place_is_given_up() {
 
 #[tokio::test]
 async fn an_object_that_changes_between_two_ranges_is_read_anew() {
-    let scene = Scene::failing("GET", 1, || Fault::Truncate(300_000));
-    let place = &scene.place;
-    let path = place.server().bucket().join(&place.prefix).join("a");
-    scene.lay("a", &content(1_000_000));
     let other: Bytes = content(1_000_001).slice(1..);
-    let name = key("a");
-    let get = scene.store.get(&name);
-    let change = async {
-        while scene.proxy.bytes() == (0, 0) && scene.proxy.count("GET") < 1 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    let (place, changed) = (Arc::new(OnceLock::<PathBuf>::new()), other.clone());
+    let path = Arc::clone(&place);
+    let scene = Scene::with(move |asked| match asked.nth {
+        1 => Fault::Truncate(300_000),
+        2 => {
+            // All at once: half a file would be read as such.
+            let path = path.get().expect("it is laid");
+            let new = path.with_extension("new");
+            std::fs::write(&new, &changed)
+                .and_then(|()| std::fs::rename(&new, path))
+                .expect("changed");
+            Fault::None
         }
-        std::fs::write(&path, &other).expect("changed");
-    };
-    let (got, ()) = tokio::join!(get, change);
-    let got = got.expect("get");
-    assert!(got == content(1_000_000) || got == other, "never half of each");
+        _ => Fault::None,
+    });
+    scene.lay("a", &content(1_000_000));
+    let own = &scene.place;
+    place.set(own.server().bucket().join(&own.prefix).join("a")).expect("set once");
+    assert_eq!(scene.store.get(&key("a")).await.expect("get"), other, "never half of each");
+    assert_eq!(scene.proxy.count("GET"), 3);
 }
 
 /// An answer to a get, made by hand.
@@ -289,6 +332,51 @@ async fn a_range_that_is_ignored_is_noticed() {
     });
     scene.lay("a", &content(5000));
     assert_eq!(scene.store.get(&key("a")).await.expect("get"), content(5000));
+}
+
+#[tokio::test]
+async fn another_object_in_the_place_of_the_rest_is_noticed_without_the_service() {
+    // A service that ignores `If-Match` gives the rest of whatever lies there now.
+    let scene = Scene::with(|asked| match asked.nth {
+        1 => Fault::Truncate(1000),
+        2 => raw(
+            "206 Partial Content\r\netag: \"another\"\r\ncontent-range: bytes 1000-4999/5000",
+            &vec![b'x'; 4000],
+        ),
+        _ => Fault::None,
+    });
+    scene.lay("a", &content(5000));
+    assert_eq!(scene.store.get(&key("a")).await.expect("get"), content(5000));
+    assert_eq!(scene.proxy.count("GET"), 3);
+}
+
+#[tokio::test]
+async fn a_part_that_is_answered_with_anything_else_is_told_as_such() {
+    let whole = || raw("200 OK\r\netag: \"x\"", &content(5000));
+    let shifted = || {
+        let head = "206 Partial Content\r\netag: \"x\"\r\ncontent-range: bytes 0-99/5000";
+        raw(head, &content(100))
+    };
+    let longer = || {
+        let head = "206 Partial Content\r\netag: \"x\"\r\ncontent-range: bytes 100-199/5000";
+        raw(head, &content(150))
+    };
+    for (made, words) in [
+        (Box::new(whole) as Box<dyn Fn() -> Fault + Send + Sync>, "the whole of it"),
+        (Box::new(shifted), "another one"),
+        (Box::new(longer), "another one"),
+    ] {
+        let scene = Scene::with(move |_| made());
+        let error = scene.store.get_range(&key("a"), 100..200).await.expect_err("another part");
+        assert_eq!(fault(error), ServiceFault::Range(words));
+        assert_eq!(scene.proxy.count("GET"), 1, "asked once");
+    }
+    // What is on the way is tried again as ever.
+    let scene = Scene::failing("GET", 2, || Fault::Truncate(10));
+    scene.lay("a", &content(5000));
+    let part = scene.store.get_range(&key("a"), 100..200).await.expect("a part");
+    assert_eq!(part, content(5000).slice(100..200));
+    assert_eq!(scene.proxy.count("GET"), 3);
 }
 
 #[tokio::test]

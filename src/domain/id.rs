@@ -44,6 +44,21 @@ impl BackupId {
         &self.0[..16]
     }
 
+    /// The same id a second after `other`, unless it is behind that one already: a clock that stands behind puts
+    /// nothing in front of what was there before it.
+    #[must_use]
+    pub fn behind(self, other: &Self) -> Self {
+        if self.second() > other.second() {
+            return self;
+        }
+        let second = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", other.second());
+        let next = second.ok().and_then(|time| time.checked_add(jiff::Span::new().seconds(1)).ok());
+        // Nothing comes behind the end of time.
+        next.map_or(self.clone(), |time| {
+            Self(format!("{}-{}", time.strftime("%Y%m%dT%H%M%SZ"), self.suffix()))
+        })
+    }
+
     /// The 8 hex digits that end every chunk name this backup writes.
     pub fn suffix(&self) -> &str {
         &self.0[17..]

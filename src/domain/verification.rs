@@ -18,7 +18,7 @@ pub enum Outcome {
 }
 
 /// How deep a verification goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Depth {
     /// Restore, inventory, row counts, sequences, assertions.
@@ -80,6 +80,16 @@ pub struct VerificationRecord {
     pub host: String,
     /// pgkeep's version.
     pub pgkeep: String,
+}
+
+impl VerificationRecord {
+    /// Whether this one, being the newer, leaves `earlier` standing: what a deeper look found is not refuted by one
+    /// that did not look there.
+    pub fn leaves_standing(&self, earlier: &Self) -> bool {
+        earlier.result == Outcome::Failed
+            && self.result != Outcome::Failed
+            && self.depth < earlier.depth
+    }
 }
 
 /// The check that fails when the backup could not be fetched whole: damage in the repository itself.

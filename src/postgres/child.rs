@@ -101,10 +101,15 @@ impl Child {
         let (errors_in, errors_out) = io::pipe().map_err(pipe_failed)?;
         let mut command = Command::new(&spec.program);
         command.args(&spec.arguments).stderr(errors_out).process_group(0);
+        if spec.outspoken {
+            command.stderr(our_stderr()?);
+        }
         if spec.isolated {
             isolate(&mut command);
         }
-        clear_environment(&mut command);
+        if !spec.outspoken {
+            clear_environment(&mut command);
+        }
         if let Some(info) = &spec.connection {
             tell_connection(&mut command, info, &spec, &mut private)?;
         }
@@ -128,7 +133,7 @@ impl Child {
             command.stdout(writer);
             Some(reader)
         } else {
-            command.stdout(Stdio::null());
+            command.stdout(if spec.outspoken { our_stderr()? } else { Stdio::null() });
             None
         };
         let process = command
@@ -357,6 +362,11 @@ fn wide_pipe() -> Result<(PipeReader, PipeWriter), PostgresError> {
 
 fn pipe_failed(source: io::Error) -> PostgresError {
     PostgresError::Io { what: "cannot make a pipe".to_owned(), source }
+}
+
+fn our_stderr() -> Result<Stdio, PostgresError> {
+    let stderr = rustix::io::dup(io::stderr()).map_err(|error| pipe_failed(error.into()))?;
+    Ok(stderr.into())
 }
 
 fn file_name(program: &Path) -> String {

@@ -5,9 +5,11 @@
 //! 57. A text that is not among them counts as a verdict about the copy, which somebody looks at.
 
 use super::ProofError;
+use crate::postgres::PostgresError;
 use crate::postgres::child::{Child, Exit};
 
-/// The session option that has the server speak as this module reads. Superusers alone may ask for it.
+/// The session option that has the server speak as this module reads. Superusers may ask for it, and since 15 whoever
+/// was granted it.
 pub(super) const PLAIN_WORDS: &str = "-c lc_messages=C";
 
 /// Beginnings of the server's messages after which another try may go better.
@@ -69,9 +71,60 @@ fn passing(stderr: &str) -> Option<bool> {
         .then_some(false)
 }
 
+/// What the server says to a role that may not do something (42501).
+const FORBIDDEN: &[&str] = &[
+    "permission denied for ",
+    "permission denied to ",
+    "must be owner of ",
+    "must be member of role ",
+    "must be able to SET ROLE ",
+    "must be superuser ",
+];
+
+/// The same error, told as the role's lack where it is one. For a role that is no superuser: that one is held up by
+/// nothing but the rights of those in whose name a statement of the archive works, and they belong to the copy.
+pub(super) fn of_the_role(error: ProofError) -> ProofError {
+    match error {
+        ProofError::Refused { source, .. } if source.sqlstate() == Some("42501") => {
+            ProofError::Forbidden { source }
+        }
+        ProofError::Postgres(source) if is_forbidden(&source) => ProofError::Forbidden { source },
+        other => other,
+    }
+}
+
+fn is_forbidden(error: &PostgresError) -> bool {
+    let PostgresError::ProgramFailed { stderr, .. } = error else {
+        return error.sqlstate() == Some("42501");
+    };
+    let said = stderr.split_once("ERROR:  ").map(|(_, said)| said);
+    said.is_some_and(|said| FORBIDDEN.iter().any(|text| said.starts_with(text)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_role_may_not_do_is_told_from_what_is_wrong_with_the_copy() {
+        let judged = |said: &str| {
+            let stderr = format!("error: could not execute query: {said}");
+            let (program, code) = ("pg_restore".to_owned(), 1);
+            of_the_role(PostgresError::ProgramFailed { program, code, stderr }.into())
+        };
+        for said in [
+            "ERROR:  permission denied for schema public",
+            "ERROR:  must be owner of table t | Command was: ALTER TABLE t",
+        ] {
+            assert!(matches!(judged(said), ProofError::Forbidden { .. }), "{said}");
+        }
+        for said in [
+            "ERROR:  relation \"x\" does not exist",
+            "ERROR:  syntax error | Command was: SELECT 'ERROR:  permission denied for x'",
+        ] {
+            assert!(matches!(judged(said), ProofError::Postgres(_)), "{said}");
+        }
+    }
 
     #[test]
     fn accidents_are_known_by_the_first_error_and_not_by_statements() {

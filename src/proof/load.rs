@@ -147,6 +147,11 @@ pub(super) async fn rights(session: &Session) -> Result<Rights, PostgresError> {
         )
         .await?;
     let (superuser, label_providers) = (row.try_get(0)?, row.try_get(1)?);
+    let plain_words = superuser
+        || session.major() >= 15 && {
+            let sql = "SELECT pg_catalog.has_parameter_privilege('lc_messages', 'SET')";
+            session.client().query_one(sql, &[]).await?.try_get(0)?
+        };
     let member = if session.major() >= 16 { "SET" } else { "MEMBER" };
     let creatable_extensions = names(
         session,
@@ -174,6 +179,7 @@ pub(super) async fn rights(session: &Session) -> Result<Rights, PostgresError> {
         .await?,
         trusted_languages,
         label_providers,
+        plain_words,
     })
 }
 
@@ -184,13 +190,24 @@ pub async fn load(
     sums: Option<Sums>,
 ) -> Result<LoadReport, ProofError> {
     let session = Session::connect(request.target, "restore").await?;
+    let rights = rights(&session).await?;
+    let loaded = load_as(request, &session, &rights, incoming, sums).await;
+    if rights.superuser { loaded } else { loaded.map_err(accident::of_the_role) }
+}
+
+async fn load_as(
+    request: &LoadRequest<'_>,
+    session: &Session,
+    rights: &Rights,
+    incoming: Incoming,
+    sums: Option<Sums>,
+) -> Result<LoadReport, ProofError> {
     let intake = Intake::start(incoming, request.directory, sums);
     let Ok(head) = intake.head.await else { return Err(ended(intake.contents).await) };
     if let Some(absent) = request.only.and_then(|only| only.absent(&head.toc)) {
         return Err(ProofError::Absent(absent));
     }
-    let rights = rights(&session).await?;
-    let selection = select(&head.toc, &rights, request.only);
+    let selection = select(&head.toc, rights, request.only);
     let lost: Vec<String> = selection
         .omitted
         .iter()
@@ -202,7 +219,7 @@ pub async fn load(
     }
     let roles = request.roles && !selection.without_owners;
     let target =
-        if rights.superuser { &request.target.with_options(PLAIN_WORDS) } else { request.target };
+        if rights.plain_words { &request.target.with_options(PLAIN_WORDS) } else { request.target };
     let restore =
         Restore { request, target, head: &head.path, roles, server_major: session.major() };
     // The first batches are made ready while there is no table yet.
@@ -218,12 +235,12 @@ pub async fn load(
     request
         .observer
         .step("building indexes and constraints, counting rows", request.target.database());
-    let tables = tables(&session, request.expected).await?;
+    let tables = tables(session, request.expected).await?;
     let plan = Plan::new(&contents.summary, &selection.indexes, tables);
     let counts = build(request.target, request.jobs, request.tablespaces, plan).await?;
     restore.run(&selection.after).await?;
     if request.analyze {
-        session.batch(&analyze(&session).await?).await?;
+        session.batch(&analyze(session).await?).await?;
     }
     Ok(LoadReport {
         restored: selection.kept(),

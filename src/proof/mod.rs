@@ -71,6 +71,12 @@ pub enum ProofError {
         /// Whether another try may go better with nothing changed.
         passing: bool,
     },
+    /// The role may not do what the archive's statements say: no word about the copy either.
+    #[error("{source}")]
+    Forbidden {
+        /// What the server said.
+        source: PostgresError,
+    },
     /// Found before anything was created.
     #[error("the target server lacks {0}")]
     Missing(Missing),
@@ -111,6 +117,7 @@ impl Failure for ProofError {
             Self::Catalog(error) => error.kind(),
             Self::Archive(error) => error.kind(),
             Self::Refused { source, .. } | Self::Accident { source, .. } => source.kind(),
+            Self::Forbidden { .. } => FailureKind::Postgres,
             Self::Head { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 FailureKind::Postgres
             }
@@ -127,6 +134,10 @@ impl Failure for ProofError {
             Self::Catalog(error) => error.hint(),
             Self::Archive(error) => error.hint(),
             Self::Refused { source, .. } => source.hint(),
+            Self::Forbidden { .. } => Some(
+                "this says nothing about the backup: restore as a superuser, or leave owners and grants out with `--no-owner`"
+                    .to_owned(),
+            ),
             Self::Accident { passing: true, .. } => Some(
                 "this says nothing about the backup: run it again; the server's log tells more"
                     .to_owned(),

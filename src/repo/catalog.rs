@@ -42,7 +42,7 @@ pub struct Entry {
     pub manifest_hash: Hash,
     /// Kept from retention by hand.
     pub pinned: bool,
-    /// The newest verification on record.
+    /// The verification that stands: the newest, but for a failure that only a deeper look can refute.
     pub verification: Option<VerificationRecord>,
     /// Why it is suspect, unless somebody has adopted it.
     pub suspect: Option<Suspicion>,
@@ -323,7 +323,7 @@ impl Repository {
         })
     }
 
-    /// The backups that `filter` lets through, with their marks and newest verifications.
+    /// The backups that `filter` lets through, with their marks and the verifications that stand.
     pub async fn catalog(&self, filter: &Filter) -> Result<Catalog, RepoError> {
         let names = self.manifest_names(filter.cluster.as_ref()).await?;
         let mut catalog = self.manifests(&names).await?;
@@ -335,7 +335,7 @@ impl Repository {
         let mut pinned = HashSet::new();
         let mut verified = HashMap::new();
         for cluster in &clusters {
-            let marks = tokio::try_join!(self.pins(cluster), self.newest_verifications(cluster))?;
+            let marks = tokio::try_join!(self.pins(cluster), self.standing_verifications(cluster))?;
             pinned.extend(marks.0);
             verified.extend(marks.1);
             self.adopt_entries(cluster, &mut catalog.entries).await?;

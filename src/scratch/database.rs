@@ -57,6 +57,8 @@ impl fmt::Debug for ScratchDatabase {
 pub struct Creation<'a> {
     /// Encoding and locale of the source.
     pub facts: &'a DatabaseFacts,
+    /// Its owner; none is the role that makes it.
+    pub owner: Option<&'a str>,
     /// Its tablespace; none is the server's default. A later swap cannot change it.
     pub tablespace: Option<&'a str>,
     /// Close it to PUBLIC from the beginning, as the database is that it will stand for.
@@ -365,6 +367,9 @@ pub(super) fn create_statement(name: &str, creation: &Creation<'_>, major: u32) 
         _ if major >= 15 => add("LOCALE_PROVIDER", "libc"),
         _ => {}
     }
+    if let Some(owner) = creation.owner {
+        sql.extend([" OWNER ", &quote_ident(owner)]);
+    }
     if let Some(tablespace) = creation.tablespace {
         sql.extend([" TABLESPACE ", &quote_ident(tablespace)]);
     }
@@ -421,6 +426,7 @@ mod tests {
         let statement = |facts, major| {
             let creation = Creation {
                 facts,
+                owner: Some("App"),
                 tablespace: Some("Fast"),
                 closed: false,
                 avoid: None,
@@ -432,7 +438,7 @@ mod tests {
         assert_eq!(
             statement(&libc, 14),
             "CREATE DATABASE \"d\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' \
-             TABLESPACE \"Fast\""
+             OWNER \"App\" TABLESPACE \"Fast\""
         );
         assert!(statement(&libc, 15).contains("LOCALE_PROVIDER 'libc'"));
         assert!(statement(&icu, 15).contains("ICU_LOCALE 'de-u-co-phonebk'"));

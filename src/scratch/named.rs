@@ -16,8 +16,15 @@ impl ScratchCluster {
         let session = self.beside().await?;
         drop_database(&session, &facts.name).await?;
         let patience = Duration::MAX;
-        let creation =
-            Creation { facts, tablespace: None, closed: false, avoid: None, tag: 0, patience };
+        let creation = Creation {
+            facts,
+            owner: None,
+            tablespace: None,
+            closed: false,
+            avoid: None,
+            tag: 0,
+            patience,
+        };
         let statement = create_statement(&facts.name, &creation, session.major());
         Ok(session.execute(&statement).await?)
     }

@@ -22,7 +22,15 @@ async fn databases(session: &Session) -> Vec<String> {
 }
 
 fn creation(facts: &crate::domain::inventory::DatabaseFacts, tag: u32) -> Creation<'_> {
-    Creation { facts, tablespace: None, closed: false, avoid: None, tag, patience: PATIENCE }
+    Creation {
+        facts,
+        owner: None,
+        tablespace: None,
+        closed: false,
+        avoid: None,
+        tag,
+        patience: PATIENCE,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,7 @@ pub async fn run(store: &dyn ObjectStore, other_content: OtherContent) {
     assert!(left.is_empty(), "the suite begins with an empty prefix, not with {left:?}");
 
     what_was_put_is_there(store).await;
+    a_part_is_just_that_part(store).await;
     what_is_not_there_is_not_found(store).await;
     the_same_content_twice_is_success(store).await;
     other_content_under_a_taken_name(store, other_content).await;
@@ -70,6 +71,23 @@ async fn what_was_put_is_there(store: &dyn ObjectStore) {
     let all: Vec<_> = store.list("contract/there/").try_collect().await.expect("list");
     assert_eq!(all.len(), 1, "list after put");
     assert_eq!((all[0].key.as_str(), all[0].size_bytes), ("contract/there/one.json", 3));
+}
+
+async fn a_part_is_just_that_part(store: &dyn ObjectStore) {
+    let content: Bytes = (0_u8..251).cycle().take(100_000).collect();
+    let name = key("contract/parts/all");
+    store.put(&name, content.clone()).await.expect("put");
+    for (start, end) in [(0_usize, 1_usize), (0, 100_000), (99_999, 100_000), (300, 70_000)] {
+        let part = store.get_range(&name, start as u64..end as u64).await.expect("a part");
+        assert!(part == content[start..end], "{start} to {end}");
+    }
+    for (start, end) in [(7, 7), (99_999, 100_001), (100_000, 100_001), (1 << 40, 1 << 41)] {
+        let part = store.get_range(&name, start..end).await;
+        assert!(part.is_err(), "{start} to {end} is not within it");
+    }
+    let error =
+        store.get_range(&key("contract/parts/none"), 0..1).await.expect_err("nothing there");
+    assert!(error.is_not_found(), "{error:?}");
 }
 
 async fn what_is_not_there_is_not_found(store: &dyn ObjectStore) {

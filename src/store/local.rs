@@ -25,6 +25,7 @@
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,6 +113,11 @@ impl ObjectStore for LocalStore {
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, StoreError> {
         let key = key.clone();
         self.blocking(move |place| place.get(&key)).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let key = key.clone();
+        self.blocking(move |place| place.get_range(&key, &range)).await
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<ObjectMeta, StoreError>> {
@@ -243,14 +249,33 @@ impl Place {
     }
 
     fn get(&self, key: &ObjectKey) -> Result<Bytes, StoreError> {
-        let read = || {
-            let mut file = open_object(&self.path(key))?;
+        self.read(key, |mut file| {
             let mut bytes =
                 Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0));
             file.read_to_end(&mut bytes)?;
-            Ok(bytes.into())
-        };
-        match read().map_err(|error| self.failed("cannot read", key.as_str(), error)) {
+            Ok(bytes)
+        })
+    }
+
+    fn get_range(&self, key: &ObjectKey, range: &Range<u64>) -> Result<Bytes, StoreError> {
+        self.read(key, |file| {
+            if range.is_empty() || range.end > file.metadata()?.len() {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
+            file.read_exact_at(&mut bytes, range.start)?;
+            Ok(bytes)
+        })
+    }
+
+    /// What `read` makes of the object's file.
+    fn read(
+        &self,
+        key: &ObjectKey,
+        read: impl FnOnce(File) -> io::Result<Vec<u8>>,
+    ) -> Result<Bytes, StoreError> {
+        let bytes = open_object(&self.path(key)).and_then(read).map(Bytes::from);
+        match bytes.map_err(|error| self.failed("cannot read", key.as_str(), error)) {
             Err(StoreError::Io { source, .. }) if is_absent(&source) => {
                 Err(StoreError::NotFound(key.clone()))
             }

@@ -5,6 +5,7 @@
 //! conditional put is needed (REMOVAL.md). Every implementation passes one suite, [`contract`].
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -117,6 +118,20 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// The whole object.
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, StoreError>;
 
+    /// Just these bytes of the object, which must lie within it; else an error, never others.
+    ///
+    /// [`ObjectStore::get`] reads on where a connection broke by such a request. What a service answers to one
+    /// is its own affair, and this is how `check` finds out. A store in which nothing breaks needs no other than
+    /// this one.
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let whole = self.get(key).await?;
+        within(&whole, &range).map_err(|source| StoreError::Io {
+            action: "cannot read",
+            key: key.to_string(),
+            source,
+        })
+    }
+
     /// All objects whose key begins with `prefix` (a plain string prefix, often ending in `/`), in no
     /// promised order. What was put before the call is in it.
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<ObjectMeta, StoreError>>;
@@ -134,6 +149,15 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// told; none where the store has no other clock than this host's, or has not told it.
     fn ahead_seconds(&self) -> Option<i64> {
         None
+    }
+}
+
+/// The part of an object that was asked for.
+fn within(whole: &Bytes, range: &Range<u64>) -> std::io::Result<Bytes> {
+    let bound = |at: u64| usize::try_from(at).ok().filter(|at| *at <= whole.len());
+    match (bound(range.start), bound(range.end)) {
+        (Some(start), Some(end)) if start < end => Ok(whole.slice(start..end)),
+        _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
     }
 }
 

@@ -78,6 +78,9 @@ pub enum ServiceFault {
     /// An answer that is not what the protocol says.
     #[error("the store's answer makes no sense: {0}")]
     Answer(String),
+    /// A part was asked for, and something else came.
+    #[error("the store answers a range of an object with {0}")]
+    Range(&'static str),
     /// Larger than an object of a repository can be.
     #[error("{bytes} bytes are more than an object may have ({max})")]
     TooLarge {
@@ -142,6 +145,11 @@ impl ServiceFault {
             }
             Self::Answer(_) => {
                 "check that repository.endpoint is an S3 service and that no proxy changes its answers".to_owned()
+            }
+            Self::Range(_) => {
+                "see that the store, and every proxy before it, answers HTTP ranges: without them each download that \
+                 breaks off begins anew"
+                    .to_owned()
             }
             Self::TooLarge { .. } => {
                 "something else than pgkeep put it there; move it out of the repository".to_owned()

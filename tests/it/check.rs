@@ -82,6 +82,7 @@ fn a_good_set_up_is_all_green_and_nothing_is_left_of_the_check() {
             "keys",
             "store-put",
             "store-get",
+            "store-range",
             "store-list",
             "store-delete",
             "repository",

@@ -110,15 +110,17 @@ fn a_web_identity_reaches_the_store() {
     });
     let token = keeper.work().join("token");
     std::fs::write(&token, "header.payload.signature").expect("written");
-    // The variable for all services would send the question for credentials to the store.
-    keeper.unset("AWS_ENDPOINT_URL");
     keeper
-        .set("AWS_ENDPOINT_URL_S3", &place.endpoint)
-        .set("AWS_ENDPOINT_URL_STS", tokens.endpoint())
         .set("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup")
         .set("AWS_WEB_IDENTITY_TOKEN_FILE", &token);
+    // What is said of the store is said of nobody else, and the variable for all services is for all of them.
+    keeper.set("AWS_ENDPOINT_URL_S3", &place.endpoint).set("AWS_ENDPOINT_URL", tokens.endpoint());
     keeper.pgkeep(["init"]).run().expect_code(0);
     assert_eq!(tokens.count("POST"), 1, "asked once for the whole command");
+    keeper.unset("AWS_ENDPOINT_URL");
+    keeper.set("AWS_ENDPOINT_URL_STS", tokens.endpoint());
+    keeper.pgkeep(["list"]).run().expect_code(0);
+    assert_eq!(tokens.count("POST"), 2);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Chance, Keeper, Server, seed};
+use crate::support::s3_server::{S3Place, S3Server};
+use crate::support::{Chance, Database, Keeper, Server, seed};
 
 /// A keeper with one snapshot of a small shop, and where its manifest and chunks lie.
 struct Scene {
@@ -10,16 +11,33 @@ struct Scene {
     id: String,
     chunks: Vec<PathBuf>,
     manifest: PathBuf,
-    database: crate::support::Database,
+    database: Database,
+    /// Where its objects lie, if that is a bucket.
+    _place: Option<S3Place>,
 }
 
 impl Scene {
     #[track_caller]
     fn new(name: &str) -> Self {
+        Self::of(name, |url| (Keeper::initialised(url), None))
+    }
+
+    #[track_caller]
+    fn in_bucket(name: &str) -> Self {
+        Self::of(name, |url| {
+            let place = S3Place::of(S3Server::start());
+            let keeper = Keeper::in_bucket(url, &place, &place.endpoint);
+            keeper.pgkeep(["init"]).run().expect_code(0);
+            (keeper, Some(place))
+        })
+    }
+
+    #[track_caller]
+    fn of(name: &str, keeper: impl FnOnce(&str) -> (Keeper, Option<S3Place>)) -> Self {
         let database = Server::older().database(name);
         // Several chunks, so that two can be exchanged.
         database.shop(40_000);
-        let keeper = Keeper::initialised(&database.url());
+        let (keeper, place) = keeper(&database.url());
         let id = keeper.snapshot_id();
         let manifest = format!("/snapshots/{id}.json");
         let all = keeper.objects();
@@ -35,7 +53,7 @@ impl Scene {
         };
         let chunks: Vec<_> = names.map(path).collect();
         assert!(chunks.len() >= 3, "{chunks:?}");
-        Self { keeper, id, chunks, manifest, database }
+        Self { keeper, id, chunks, manifest, database, _place: place }
     }
 
     /// Every way to read it says `code`, and nothing is made.
@@ -53,6 +71,42 @@ fn change(path: &Path, alter: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = std::fs::read(path).expect("an object");
     alter(&mut bytes);
     std::fs::write(path, bytes).expect("it can be written");
+}
+
+/// Each kind of damage in turn, mended before the next.
+#[test]
+fn damage_in_a_bucket_is_told_as_in_a_directory() {
+    let scene = Scene::in_bucket("bucket");
+    let (chunk, other) = (&scene.chunks[0], std::fs::read(&scene.chunks[1]).expect("a chunk"));
+    let signature = PathBuf::from(format!("{}.minisig", scene.manifest.display()));
+    let (_, keys) = scene.keeper.objects_under("keys/").remove(0);
+    let half = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
+    let flip = |bytes: &mut Vec<u8>| {
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+    };
+    type Alter<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let cases: [(&str, &Path, Option<Alter<'_>>, i32); 8] = [
+        ("a missing chunk", chunk, None, 3),
+        ("a truncated chunk", chunk, Some(&half), 3),
+        ("a flipped bit", chunk, Some(&flip), 3),
+        ("another chunk", chunk, Some(&|bytes| other.clone_into(bytes)), 3),
+        ("an edited manifest", &scene.manifest, Some(&flip), 7),
+        ("a truncated manifest", &scene.manifest, Some(&half), 7),
+        ("no signature", &signature, None, 7),
+        ("other keys", &keys, Some(&flip), 7),
+    ];
+    for (what, path, alter, code) in cases {
+        println!("{what}");
+        let whole = std::fs::read(path).expect("an object");
+        match alter {
+            Some(alter) => change(path, alter),
+            None => std::fs::remove_file(path).expect("an object"),
+        }
+        scene.refused(code, &[]);
+        std::fs::write(path, whole).expect("mended");
+    }
+    scene.keeper.verify(&[&scene.id, "--check", "full"]);
 }
 
 #[test]

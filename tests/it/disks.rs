@@ -152,6 +152,20 @@ fn a_scratch_directory_without_room_is_refused_before_anything_is_made() {
             let scratch = keeper.scratch().display().to_string();
             let words = [&*scratch, "MiB free", "MiB are needed"];
             fails(&keeper, &["verify"], 4, &words, "scratch_dir");
+            let old = keeper.work().join("old.sql");
+            let text = "--
+-- PostgreSQL database dump
+--
+
+SELECT 1;
+
+--
+-- PostgreSQL database dump complete
+--
+";
+            std::fs::write(&old, text).expect("a dump");
+            let import = ["import", "old.sql", "--database", "old"];
+            fails(&keeper, &import, 4, &words, "scratch_dir");
             assert_eq!(keeper.leftovers(), [""; 0]);
             // A restore needs little of it, and not nothing.
             disk.leave(1000);
@@ -182,6 +196,21 @@ fn a_scratch_directory_that_fills_up_midway_is_no_verdict_on_the_backup() {
         assert!(told.stderr.contains("scratch_dir"), "{}", told.stderr);
         assert_eq!(keeper.leftovers(), [""; 0]);
         assert_eq!(keeper.list()[0]["verification"], Value::Null, "nothing is known of the backup");
+        let old = "--
+-- PostgreSQL database dump
+--
+
+CREATE TABLE t AS SELECT n FROM generate_series(1, 9000000) AS n;
+
+                   --
+-- PostgreSQL database dump complete
+--
+";
+        std::fs::write(keeper.work().join("old.sql"), old).expect("a dump");
+        let import = ["import", "old.sql", "--database", "old"];
+        let told = keeper.pgkeep(import).run().expect_failure(4, &["No space left on device"]);
+        assert!(told.stderr.contains("scratch_dir"), "{}", told.stderr);
+        assert_eq!(keeper.leftovers(), [""; 0]);
         drop(disk);
         keeper.verify(&["--check", "counts"]);
         assert_eq!(keeper.list()[0]["verification"], "passed");

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pgkeep::failpoint::{ALL, VARIABLE};
 
-use crate::support::{Keeper, Server, eventually};
+use crate::support::s3_server::{S3Place, S3Server};
+use crate::support::{Database, Keeper, Server, eventually};
 
 /// As a shell tells a process that SIGKILL ended.
 const KILLED: i32 = 137;
@@ -27,9 +28,22 @@ fn every_failpoint_belongs_to_a_story_here() {
 
 #[test]
 fn a_snapshot_killed_at_any_step_is_whole_or_not_there() {
-    let server = Server::older();
-    let database = server.database("killed");
-    let keeper = Keeper::initialised(&database.shop(500).url());
+    let database = Server::older().database("killed");
+    killed_at_any_step(&Keeper::initialised(&database.shop(500).url()), &database);
+}
+
+#[test]
+fn a_snapshot_into_a_bucket_killed_at_any_step_is_whole_or_not_there() {
+    let database = Server::newer().database("killed3");
+    let place = S3Place::of(S3Server::start());
+    let keeper = Keeper::in_bucket(&database.shop(500).url(), &place, &place.endpoint);
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    killed_at_any_step(&keeper, &database);
+}
+
+#[track_caller]
+fn killed_at_any_step(keeper: &Keeper, database: &Database) {
+    let server = &database.server;
     let first = keeper.snapshot_id();
     for name in of("snapshot") {
         database.psql("INSERT INTO customers (name, email) VALUES ('x', gen_random_uuid()::text)");

@@ -211,6 +211,42 @@ fn what_belongs_to_another_role_is_named_and_nothing_is_touched() {
 }
 
 #[test]
+fn an_owner_whom_the_role_may_not_give_things_to_is_named_before_anything_is_made() {
+    for server in [Server::older(), Server::newer()] {
+        let hosted = Hosted::shop(&server, "givers", 50);
+        let boss = server.role("boss", "x");
+        let (app, boss) = (quoted(&hosted.app.name), quoted(&boss.name));
+        let database = &hosted.database;
+        // All there is now may be dropped; what the backup holds may not be given back.
+        let own = format!(
+            "ALTER TABLE orders OWNER TO {boss}; GRANT ALL ON orders, orders_id_seq TO {app}"
+        );
+        database.psql(&format!("{own}; ALTER TABLE orders DISABLE ROW LEVEL SECURITY"));
+        let id = hosted.keeper.snapshot_id();
+        database.psql(&format!("ALTER TABLE orders OWNER TO {app}"));
+        let (before, listed) = (hosted.state(), hosted.keeper.listed());
+        for more in ["--dry-run", "--yes"] {
+            let refused = hosted.keeper.pgkeep(["restore", &id, "--in-place", more]).run();
+            let refused = refused.expect_failure(4, &[&hosted.app.name, boss.trim_matches('"')]);
+            let statement = format!("GRANT {boss} TO {app};");
+            assert!(refused.stderr.contains(&statement), "{}", refused.stderr);
+            assert!(refused.stderr.contains("--no-owner"), "{}", refused.stderr);
+            assert!(!refused.stderr.contains("as it was"), "nothing began: {}", refused.stderr);
+        }
+        assert_eq!((hosted.state(), hosted.keeper.listed()), (before, listed));
+        // Both ways out lead out.
+        let set = if server.major >= 16 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+        server.psql("postgres", &format!("GRANT {boss} TO {app}{set}"));
+        hosted.keeper.pgkeep(["restore", &id, "--in-place", "--dry-run"]).run().expect_code(0);
+        server.psql("postgres", &format!("REVOKE {boss} FROM {app}"));
+        let own = ["restore", &id, "--in-place", "--yes", "--no-owner"];
+        hosted.keeper.pgkeep(own).run().expect_code(0);
+        let owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'orders'";
+        assert_eq!(quoted(&database.psql(owner)), app);
+    }
+}
+
+#[test]
 fn a_load_that_fails_half_way_leaves_all_as_it_was() {
     let hosted = Hosted::shop(&Server::newer(), "failing", 300);
     hosted.keeper.snapshot();

@@ -146,6 +146,77 @@ fn a_swap_without_yes_is_refused_where_nobody_can_be_asked() {
 }
 
 #[test]
+fn a_role_that_may_make_databases_and_is_a_member_of_every_owner_swaps_all_of_it() {
+    for server in [Server::older(), Server::newer()] {
+        let database = server.database("member");
+        let (keeping, app) = (server.role("keeping", "x"), server.role("app", "x"));
+        let (name, keeping_name, app_name) =
+            (quoted(&database.name), quoted(&keeping.name), quoted(&app.name));
+        database.shop(50).psql(&format!(
+            "ALTER TABLE orders OWNER TO {app_name}; ALTER TABLE customers OWNER TO {app_name}; \
+             ALTER DATABASE {name} OWNER TO {app_name}; ALTER ROLE {keeping_name} CREATEDB; \
+             GRANT {app_name} TO {keeping_name}; \
+             CREATE MATERIALIZED VIEW said AS SELECT current_setting('lc_messages') AS tongue; \
+             ALTER MATERIALIZED VIEW said OWNER TO {app_name}; ALTER VIEW spending OWNER TO {app_name}"
+        ));
+        let mut keeper = Keeper::initialised(&database.url());
+        keeper.snapshot();
+        // What the view holds is another matter.
+        let contents = || -> Vec<String> {
+            let all = database.contents();
+            all.lines().filter(|line| !line.contains(".said|")).map(str::to_owned).collect()
+        };
+        let before = contents();
+        let definition = database.definition();
+        keeper.set("PGKEEP_DATABASE_URL", keeping.url(&database.name));
+        let replace = ["restore", "latest", "--replace", "--yes"];
+        let restored = |granted: bool| {
+            database.psql("UPDATE orders SET note = 'ruined'");
+            keeper.pgkeep(replace).run().expect_code(0);
+            assert_eq!(contents(), before);
+            assert_eq!(database.definition(), definition);
+            // The session that ran the archive's statements spoke so.
+            let plain = database.psql("SELECT tongue = 'C' FROM said") == "t";
+            assert_eq!(plain, granted, "PostgreSQL {}", server.major);
+        };
+        restored(false);
+        // Accidents in it are known by the server's words, which it may choose from now on.
+        let grant = format!("GRANT SET ON PARAMETER lc_messages TO {keeping_name}");
+        server.psql("postgres", &grant);
+        restored(true);
+        server.psql("postgres", &grant.replace("GRANT", "REVOKE").replace(" TO ", " FROM "));
+        for kept in server.databases_like(&format!("{}_before_", database.name)) {
+            server.psql("postgres", &format!("DROP DATABASE {}", quoted(&kept)));
+        }
+    }
+}
+
+#[test]
+fn what_the_role_may_not_do_is_no_verdict_on_the_backup() {
+    let server = Server::older();
+    let database = server.database("forbidden");
+    let (keeping, app) = (server.role("keeping", "x"), server.role("app", "x"));
+    let (name, keeping_name, app_name) =
+        (quoted(&database.name), quoted(&keeping.name), quoted(&app.name));
+    // The owner of a table who owned its schema once, and may make nothing there now.
+    database.psql(&format!(
+        "CREATE SCHEMA s; CREATE TABLE s.t (a int); ALTER TABLE s.t OWNER TO {app_name}; \
+         ALTER SCHEMA s OWNER TO {keeping_name}; ALTER DATABASE {name} OWNER TO {keeping_name}; \
+         ALTER ROLE {keeping_name} CREATEDB; GRANT {app_name} TO {keeping_name}"
+    ));
+    let mut keeper = Keeper::initialised(&database.url());
+    keeper.snapshot();
+    keeper.set("PGKEEP_DATABASE_URL", keeping.url(&database.name));
+    let copy = format!("{}_copy", database.name);
+    let restore = ["restore", "latest", "--as", &copy];
+    let refused = keeper.pgkeep(restore).run().expect_failure(4, &["permission denied"]);
+    assert!(refused.stderr.contains("--no-owner"), "{}", refused.stderr);
+    assert!(!server.has_database(&copy));
+    keeper.pgkeep(restore).args(["--no-owner"]).run().expect_code(0);
+    server.psql("postgres", &format!("DROP DATABASE {}", quoted(&copy)));
+}
+
+#[test]
 fn a_copy_without_its_owners_and_grants_takes_no_live_name_unasked() {
     let server = Server::older();
     let database = server.database("owners");

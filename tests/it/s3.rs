@@ -224,6 +224,81 @@ fn a_store_whose_clock_differs_is_told_by_check() {
 }
 
 #[test]
+fn a_store_that_ignores_ranges_is_told_by_check() {
+    let database = Server::older().database("ranges");
+    let (_place, _proxy, keeper) = scene(database.shop(10), |asked| {
+        if !asked.head.contains("\r\nrange: bytes=") {
+            return Fault::None;
+        }
+        let head = "HTTP/1.1 200 OK\r\netag: \"x\"\r\ncontent-length: 4096\r\n\r\n";
+        Fault::Raw([head.as_bytes(), &[0; 4096]].concat())
+    });
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    let document = keeper.pgkeep(["check", "--json"]).run().expect_code(0).json();
+    let checks = document["checks"].as_array().expect("a list");
+    let told = checks.iter().find(|check| check["name"] == "store-range").expect("looked at");
+    assert_eq!(told["result"], "warning", "{told}");
+    assert!(told["detail"].as_str().is_some_and(|text| text.contains("the whole of it")), "{told}");
+    assert!(told["hint"].as_str().is_some_and(|hint| hint.contains("ranges")), "{told}");
+}
+
+/// Takes the first object out of a page of a listing, which counts rightly what is left.
+fn without_the_first(page: String) -> String {
+    let (Some(from), Some(to)) = (page.find("<Contents>"), page.find("</Contents>")) else {
+        return page;
+    };
+    let count = page.matches("<Contents>").count();
+    format!("{}{}", &page[..from], &page[to + "</Contents>".len()..])
+        .replace(&format!("<KeyCount>{count}<"), &format!("<KeyCount>{}<", count - 1))
+}
+
+#[test]
+fn a_listing_that_misses_what_was_stored_makes_no_backup_and_loses_none() {
+    let database = Server::older().database("missed");
+    let missing = Arc::new(AtomicBool::new(true));
+    let switch = Arc::clone(&missing);
+    let (_place, _proxy, keeper) = scene(database.shop(2000), move |asked| {
+        let chunks = asked.kind() == "LIST" && asked.target.contains("chunks%2F");
+        if chunks && switch.load(Ordering::Relaxed) {
+            return Fault::Rewrite(Box::new(without_the_first));
+        }
+        Fault::None
+    });
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    // What was put is not shown: whether it is there nobody knows.
+    keeper.pgkeep(["snapshot"]).run().expect_failure(3, &["was stored and is not there"]);
+    missing.store(false, Ordering::Relaxed);
+    assert_eq!(keeper.listed(), [""; 0]);
+    let good = keeper.snapshot_id();
+    // What was there before is not shown either: it is stored afresh, or there is no backup.
+    missing.store(true, Ordering::Relaxed);
+    let second = keeper.pgkeep(["snapshot"]).run();
+    missing.store(false, Ordering::Relaxed);
+    assert!([0, 3].contains(&second.code), "{}", second.stderr);
+    let listed = keeper.listed();
+    assert_eq!((listed.len(), listed.contains(&good)), (1 + usize::from(second.code == 0), true));
+    keeper.verify(&["--all", "--check", "full"]);
+}
+
+#[test]
+fn two_snapshots_at_once_into_one_bucket_are_both_good() {
+    let (one, two) = (Server::older().database("twice"), Server::older().database("thrice"));
+    one.shop(5000);
+    two.shop(3000);
+    let (_place, _proxy, keeper) = scene(&one, |_| Fault::None);
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    let snapshot = |database: &Database| {
+        keeper.pgkeep(["snapshot", &database.name]).env("PGKEEP_DATABASE_URL", database.url())
+    };
+    let running = [&one, &two].map(|database| snapshot(database).spawn());
+    for one in running {
+        one.wait().expect_code(0);
+    }
+    assert_eq!(keeper.listed().len(), 2);
+    keeper.verify(&["--all", "--check", "full"]);
+}
+
+#[test]
 fn a_rough_way_to_the_store_loses_nothing() {
     let database = Server::newer().database("rough");
     bulk(&database, 8);

@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::keeper::Output;
+use crate::support::s3_proxy::{Fault, Proxy};
+use crate::support::s3_server::{S3Place, S3Server};
 use crate::support::{Database, Keeper, Server, eventually};
 
 /// A host that writes, one that only checks, and two snapshots that share most of their chunks.
@@ -188,6 +190,47 @@ fn a_check_that_was_cut_short_goes_on_where_it_was_and_keeps_to_its_rate() {
     let found = scene.check(&[]).expect_code(3).json_lines();
     assert_eq!(found.len(), 3);
     assert!(found.iter().any(|one| one["result"] == "failed"));
+}
+
+#[test]
+fn damage_in_a_store_that_may_only_be_read_is_told_and_not_condemned() {
+    let database = Server::older().database("readonly");
+    let place = S3Place::of(S3Server::start());
+    let writer = Keeper::in_bucket(&database.shop(20_000).url(), &place, &place.endpoint);
+    writer.pgkeep(["init"]).run().expect_code(0);
+    let id = writer.snapshot_id();
+    let signer = writer.pgkeep(["key", "show", "--json"]).run().expect_code(0).json();
+    // A credential that may read, and nothing else.
+    let reads = Proxy::before(place.server().address(), |asked| match asked.kind() {
+        "PUT" | "DELETE" => {
+            Fault::Answer(403, "<Error><Code>AccessDenied</Code></Error>".to_owned())
+        }
+        _ => Fault::None,
+    });
+    let mut checker =
+        Keeper::in_bucket("postgres://nobody@127.0.0.1:1/none", &place, &reads.endpoint());
+    checker.set("PGKEEP_TRUSTED_SIGNERS", signer["signer"].as_str().expect("it signs"));
+    let check = ["verify", "--check", "stored", "--json"];
+    checker.pgkeep(check).run().expect_code(0);
+    let (key, path) = writer.objects_under("chunks/").remove(0);
+    flip(&path);
+    for _ in 0..2 {
+        let output = checker.pgkeep(check).run().expect_code(3);
+        let found = output.json_lines();
+        assert_eq!(of(&found, &id)["damaged"][0]["chunk"], *key, "{found:?}");
+        // Nobody may think that the next snapshot mends it.
+        let told = output.stderr.lines().any(|line| {
+            line.starts_with("warning: ")
+                && line.contains("s3:PutObject")
+                && line.contains("condemned")
+        });
+        assert!(told, "{}", output.stderr);
+        assert_eq!(writer.objects_under("condemned/").len(), 0);
+    }
+    // Where it may be written, it is.
+    checker.set("AWS_ENDPOINT_URL", &place.endpoint);
+    checker.pgkeep(check).run().expect_code(3);
+    assert_eq!(writer.objects_under("condemned/").len(), 1);
 }
 
 #[test]

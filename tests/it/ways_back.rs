@@ -110,7 +110,8 @@ fn a_server_that_lacks_one_database_s_name_gets_none_of_them() {
     let to = target.url("postgres");
     let refused =
         keeper.pgkeep(["restore", "--all", "--to", &to]).run().expect_failure(2, &[&two.name]);
-    assert!(refused.stderr.contains("--as NAME"), "{refused:?}");
+    let hint = format!("restore --database {} --as NAME", two.name);
+    assert!(refused.stderr.contains(&hint), "{refused:?}");
     assert!(!target.has_database(&one.name));
     assert_eq!(target.psql(&two.name, "SELECT count(*) FROM mine").trim(), "0");
 }
@@ -174,7 +175,8 @@ fn a_staging_copy_is_masked_before_anyone_can_see_it() {
 /// A table and a schema out of one of everything, into a database of their own and as SQL.
 #[test]
 fn single_tables_come_back_with_what_they_need() {
-    for server in [Server::older(), Server::newer()] {
+    // Every other relation on one major, the rest on the other.
+    for (turn, server) in [Server::older(), Server::newer()].into_iter().enumerate() {
         let database = server.database("parts");
         database.nasty();
         let keeper = Keeper::initialised(&database.url());
@@ -188,7 +190,7 @@ fn single_tables_come_back_with_what_they_need() {
         let all = database.psql(relations);
         assert!(all.lines().count() > 8, "{all}");
         let copy = format!("{}_copy", database.name);
-        for relation in all.lines() {
+        for relation in all.lines().skip(turn).step_by(2) {
             let restore =
                 ["restore", "--as", &copy, "--table", relation, "--check", "full", "--json"];
             keeper.pgkeep(restore).run().expect_code(0);

@@ -1,4 +1,4 @@
-//! The store, tried with one small object: put, get, list after put, delete, list after delete; and its clock.
+//! The store, tried with one small object: put, get, a range of it, list after put, delete, list after delete; and its clock.
 //!
 //! Its name is used once. A crash, or a credential that may only append, leaves it; nothing ever reads it.
 
@@ -13,6 +13,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::id::BackupId;
 use crate::domain::key::ObjectKey;
 use crate::repo::layout;
+use crate::store::service::ServiceFault;
 use crate::store::{ObjectStore, StoreError};
 
 /// What is put: enough for a proxy that changes bodies to show itself.
@@ -35,6 +36,7 @@ pub(super) async fn round_trip(store: &dyn ObjectStore, ambient: &dyn Ambient) -
     findings
         .push(Finding::ok("store-put", format!("{} takes objects ({took} ms)", store.address())));
     findings.push(read(store, &key, &content).await);
+    findings.push(part(store, &key, &content).await);
     findings.push(listed(store, &key).await);
     findings.push(deleted(store, &key).await);
     findings.extend(store.ahead_seconds().map(clock));
@@ -71,6 +73,32 @@ async fn read(store: &dyn ObjectStore, key: &ObjectKey, content: &Bytes) -> Find
             format!("{PROBE_BYTES} bytes were put, and {} other bytes come back", bytes.len()),
             "something between changes objects: a proxy, a cache, a failing disk",
         ),
+        Err(error) => Finding::error(NAME, &Problem::of(&error)),
+    }
+}
+
+/// A part from its midst: downloads that break off go on by such a request.
+async fn part(store: &dyn ObjectStore, key: &ObjectKey, content: &Bytes) -> Finding {
+    const NAME: &str = "store-range";
+    let (start, end) = (PROBE_BYTES / 4, PROBE_BYTES / 2);
+    match store.get_range(key, start as u64..end as u64).await {
+        Ok(bytes) if bytes == content.slice(start..end) => {
+            Finding::ok(NAME, "a part of it can be asked for")
+        }
+        Ok(bytes) => Finding::failed(
+            NAME,
+            FailureKind::Store,
+            format!(
+                "{} bytes in its midst were asked for, and {} others came",
+                end - start,
+                bytes.len()
+            ),
+            "something between changes objects: a proxy, a cache, a failing disk",
+        ),
+        // Nothing is lost by it: what breaks off is read anew.
+        Err(StoreError::Service { fault: fault @ ServiceFault::Range(_), .. }) => {
+            Finding::warning(NAME, fault.to_string(), fault.hint())
+        }
         Err(error) => Finding::error(NAME, &Problem::of(&error)),
     }
 }
@@ -160,6 +188,20 @@ mod tests {
         async fn get(&self, key: &ObjectKey) -> Result<Bytes, StoreError> {
             self.0.get(key).await
         }
+        async fn get_range(
+            &self,
+            key: &ObjectKey,
+            range: std::ops::Range<u64>,
+        ) -> Result<Bytes, StoreError> {
+            let fault = ServiceFault::Range("the whole of it");
+            let (action, name) = ("cannot read", key.to_string());
+            match self.1 {
+                "range" => Err(StoreError::Service { action, key: name, fault }),
+                "range-fails" => Err(StoreError::Injected(name)),
+                "range-shifted" => Ok(self.0.get(key).await?.slice(..1024)),
+                _ => self.0.get_range(key, range).await,
+            }
+        }
         fn list(
             &self,
             prefix: &str,
@@ -201,12 +243,16 @@ mod tests {
     async fn each_promise_of_a_store_is_tried_and_an_append_only_one_is_a_warning() {
         let failed = Level::Failed(FailureKind::Store);
         let good = levels("").await;
-        assert!(good.len() == 4 && good.iter().all(|(_, level)| *level == Level::Ok), "{good:?}");
+        assert!(good.len() == 5 && good.iter().all(|(_, level)| *level == Level::Ok), "{good:?}");
         assert_eq!(levels("put").await, [("store-put", failed)]);
         let truncated = levels("truncate").await;
-        assert_eq!(truncated[1..3], [("store-get", failed), ("store-list", failed)]);
-        assert_eq!(levels("list").await[2], ("store-list", failed));
-        assert_eq!(levels("delete").await[3], ("store-delete", Level::Warning));
-        assert_eq!(levels("keep").await[3], ("store-delete", Level::Warning));
+        let three = [("store-get", failed), ("store-range", failed), ("store-list", failed)];
+        assert_eq!(truncated[1..4], three);
+        assert_eq!(levels("range").await[2], ("store-range", Level::Warning));
+        assert_eq!(levels("range-fails").await[2], ("store-range", failed));
+        assert_eq!(levels("range-shifted").await[2], ("store-range", failed));
+        assert_eq!(levels("list").await[3], ("store-list", failed));
+        assert_eq!(levels("delete").await[4], ("store-delete", Level::Warning));
+        assert_eq!(levels("keep").await[4], ("store-delete", Level::Warning));
     }
 }

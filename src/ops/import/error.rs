@@ -205,6 +205,9 @@ impl Failure for ImportError {
                  into a server that has it and run `pgkeep snapshot` there"
                     .to_owned()
             }
+            Self::Statement { words, .. } if words.contains("No space left on device") => {
+                "nothing was kept; free some space where scratch_dir is, or name a larger disk".to_owned()
+            }
             Self::Statement { .. } => {
                 "nothing was kept; mend the dump, or load it into a database yourself and run `pgkeep snapshot`"
                     .to_owned()

@@ -65,10 +65,9 @@ async fn prepare(
 ) -> Result<Option<RestoreOptions>, RestoreError> {
     match plan(restoring, entry, options).await {
         Ok(_) => Ok(Some(options.clone())),
-        Err(taken @ RestoreError::NameTaken { .. }) => {
-            let database = &entry.manifest.database;
-            if !survey::is_empty(restoring.server, database).await? {
-                return Err(taken);
+        Err(RestoreError::NameTaken { database, target }) => {
+            if !survey::is_empty(restoring.server, &database).await? {
+                return Err(RestoreError::NotEmpty { database, target });
             }
             let backup = OpenedBackup::open(restoring.repository, entry).await?;
             if holds_nothing(&backup.inventory) {

@@ -117,6 +117,22 @@ pub enum RestoreError {
         /// Roles that it would have to be a member of.
         owners: Vec<String>,
     },
+    /// Roles that things are to belong to and that pgkeep's may not give them to.
+    #[error("the role `{role}` is no member of {}, who own what the backup holds", quoted(owners))]
+    Owners {
+        /// The role.
+        role: String,
+        /// Their names.
+        owners: Vec<String>,
+    },
+    /// A name that `--all` wants, of a database that holds something.
+    #[error("there is a database `{database}` on {target}, and it holds something")]
+    NotEmpty {
+        /// The name.
+        database: String,
+        /// The server.
+        target: String,
+    },
     /// What reads or writes the database from elsewhere.
     #[error("bound to `{database}`: {}", listed(what))]
     Bound {
@@ -235,6 +251,7 @@ impl Failure for RestoreError {
         match self {
             Self::Name(_)
             | Self::NameTaken { .. }
+            | Self::NotEmpty { .. }
             | Self::NeedsYes { .. }
             | Self::NeedsYesInPlace { .. }
             | Self::Partial { .. }
@@ -248,6 +265,7 @@ impl Failure for RestoreError {
             | Self::MissingExtensions { .. }
             | Self::InUse { .. }
             | Self::InTheWay { .. }
+            | Self::Owners { .. }
             | Self::Bound { .. }
             | Self::TablesHeld { .. }
             | Self::ObjectsChanged { .. }
@@ -274,6 +292,11 @@ impl Failure for RestoreError {
                                        for the live one, `--output FILE` for the dump itself"
                     .to_owned()
             }
+            Self::NotEmpty { database, .. } => format!(
+                "nothing was made: `--all` fills an empty server; drop or rename that database, or restore one by \
+                 one: `pgkeep restore --database {} --as NAME`, or `--replace`",
+                shell(database)
+            ),
             Self::NeedsYes { .. } => {
                 "`--yes` goes on; the old database is kept under another name".to_owned()
             }
@@ -312,9 +335,12 @@ impl Failure for RestoreError {
                     .to_owned()
             }
             Self::InTheWay { role, owners, .. } if !owners.is_empty() => format!(
-                "nothing was changed; as a superuser: GRANT {} TO {}; or restore as a role that owns everything",
-                owners.iter().map(|owner| quote_ident(owner)).collect::<Vec<_>>().join(", "),
-                quote_ident(role)
+                "nothing was changed; {}; or restore as a role that owns everything",
+                grant(owners, role)
+            ),
+            Self::Owners { role, owners } => format!(
+                "nothing was changed; {}; or `--no-owner`: all of it then belongs to `{role}`",
+                grant(owners, role)
             ),
             Self::InTheWay { .. } => {
                 "nothing was changed; drop it, or restore beside the live database: `--to URL`".to_owned()
@@ -362,6 +388,21 @@ impl Failure for RestoreError {
             Self::Postgres(source) => return source.hint(),
         })
     }
+}
+
+/// The statement that makes the role a member of these.
+fn grant(owners: &[String], role: &str) -> String {
+    let owners = owners.iter().map(|owner| quote_ident(owner)).collect::<Vec<_>>().join(", ");
+    format!("as a superuser: GRANT {owners} TO {};", quote_ident(role))
+}
+
+/// A name as a shell takes it.
+fn shell(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if name.bytes().all(plain) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', "'\\''"))
 }
 
 fn plural(names: &[String]) -> &'static str {

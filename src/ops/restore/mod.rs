@@ -315,6 +315,7 @@ impl Work<'_> {
         restoring.observer.step("restoring", &plan.database);
         let creation = Creation {
             facts: &self.backup.inventory.database,
+            owner: plan.owner.as_deref(),
             tablespace: plan.tablespace.as_deref(),
             closed: plan.closed,
             avoid: Some(&plan.database),

@@ -58,6 +58,8 @@ pub(super) struct Target {
     pub(super) standby: bool,
     /// Roles that exist.
     pub(super) roles: BTreeSet<String>,
+    /// Those of them that pgkeep's role may give things to.
+    pub(super) acts_as: BTreeSet<String>,
     /// Extensions that can be installed.
     pub(super) extensions: BTreeSet<String>,
     /// Tablespaces that exist.
@@ -132,6 +134,9 @@ pub struct RestorePlan {
     pub target_major: u32,
     /// How the name is taken.
     pub naming: Naming,
+    /// Whose the copy is from the beginning; none is pgkeep's role. Later owners of what is in it may need a right
+    /// that only the database's owner has from the beginning, such as making things in `public`.
+    pub owner: Option<String>,
     /// The tablespace that the copy is made in; none is the server's default.
     pub tablespace: Option<String>,
     /// Whether tables go into their own tablespaces, which the target has all of.
@@ -268,6 +273,7 @@ pub(super) fn decide(
         target: target.described.clone(),
         target_major: target.server_version_num / 10_000,
         naming,
+        owner: first_owner(source, target),
         tablespace: (!default).then(|| wanted.clone()),
         table_spaces,
         closed: target.live.as_ref().map_or(!facts.acl.is_empty(), |live| live.has_grants),
@@ -279,6 +285,13 @@ pub(super) fn decide(
         archive_bytes: source.archive_bytes,
         notices,
     })
+}
+
+/// The live database's owner, else the recorded one, where a role that is no superuser may make it one.
+fn first_owner(source: &Source<'_>, target: &Target) -> Option<String> {
+    let recorded = &source.inventory.database.owner;
+    let owner = target.live.as_ref().map_or(recorded, |live| &live.owner);
+    (source.roles && !target.superuser && target.acts_as.contains(owner)).then(|| owner.clone())
 }
 
 /// Whether the target has all tablespaces that tables lie in.
@@ -469,6 +482,7 @@ mod tests {
             createrole: false,
             standby: false,
             roles: set(&["admin", "app", "Odd \"role"]),
+            acts_as: set(&["admin", "app"]),
             extensions: set(&["citext", "plpgsql"]),
             tablespaces: set(&["pg_default", "pg_global"]),
             databases: set(&["postgres"]),

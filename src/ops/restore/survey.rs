@@ -21,6 +21,8 @@ pub(super) async fn of(
             &[],
         )
         .await?;
+    let act = if session.major() >= 16 { "SET" } else { "MEMBER" };
+    let acts_as = format!("SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, '{act}')");
     Ok(Target {
         described: server.describe(),
         server_version_num: session.server_version_num(),
@@ -30,6 +32,7 @@ pub(super) async fn of(
         createrole: role.get(3),
         standby: role.get(4),
         roles: names(session, "SELECT rolname::text FROM pg_roles").await?,
+        acts_as: names(session, &acts_as).await?,
         extensions: names(session, "SELECT name::text FROM pg_available_extensions").await?,
         tablespaces: names(session, "SELECT spcname::text FROM pg_tablespace").await?,
         databases: names(session, "SELECT datname::text FROM pg_database").await?,

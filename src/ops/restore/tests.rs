@@ -32,6 +32,7 @@ async fn oid(session: &Session, database: &str) -> Option<u32> {
 async fn scratch(server: &ConnectionInfo, facts: &DatabaseFacts, avoid: &str) -> ScratchDatabase {
     let creation = Creation {
         facts,
+        owner: None,
         tablespace: None,
         closed: true,
         avoid: Some(avoid),

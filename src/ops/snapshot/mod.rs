@@ -106,14 +106,11 @@ pub async fn one(
         ("PGKEEP_HOOK_CLUSTER", options.cluster.to_string()),
         ("PGKEEP_HOOK_DATABASE", database.to_owned()),
     ];
-    let before = tokio::select! {
-        () = cancel.cancelled() => Err(SnapshotError::Interrupted),
-        before = hooks::run(&options.hooks.before, &variables) => before.map_err(Into::into),
-    };
-    let result = match before {
+    let result = match hooks::run(&options.hooks.before, &variables, cancel).await {
         Ok(()) => taken(repository, options, database, observer, cancel).await,
         // No backup either way, and whoever is to be told of that must be told of this too.
-        Err(error) => Err(error),
+        Err(HookError::Interrupted) => Err(SnapshotError::Interrupted),
+        Err(error) => Err(error.into()),
     };
     let hook = match &result {
         Ok(manifest) => {
@@ -126,7 +123,10 @@ pub async fn one(
         }
     };
     // The backup is there or is not: a hook that only tells of it changes neither.
-    if let Err(error) = hooks::run(hook, &variables).await {
+    // Whoever waits for bad news hears that a run was interrupted, too; a signal that comes now ends the hook.
+    let never = CancellationToken::new();
+    let until = if cancel.is_cancelled() { &never } else { cancel };
+    if let Err(error) = hooks::run(hook, &variables, until).await {
         observer.finding(Severity::Warning, &format!("a hook failed: {error}"));
     }
     result

@@ -188,8 +188,15 @@ impl Server {
         let facts = &backup.inventory.database;
         let tag = verifying.repository.ambient().random();
         let patience = verifying.idle;
-        let creation =
-            Creation { facts, tablespace: None, closed: true, avoid: None, tag, patience };
+        let creation = Creation {
+            facts,
+            owner: None,
+            tablespace: None,
+            closed: true,
+            avoid: None,
+            tag,
+            patience,
+        };
         let refused = match ScratchDatabase::create(&self.connection, &creation).await {
             Ok(scratch) => return Ok((scratch, true)),
             Err(ScratchError::Postgres(error @ PostgresError::Statement { .. })) => error,

@@ -210,7 +210,7 @@ async fn one(verifying: &Verifying<'_>, entry: &Entry) -> Result<VerifyReport, V
         pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
     };
     // What was found is told all the same: a store that may only be read hides no damage.
-    match verifying.repository.record_verification(&manifest.cluster, &record, signer).await {
+    match verifying.repository.record_verification(&manifest.cluster, record, signer).await {
         Ok(()) => report.recorded = true,
         Err(error) => report.unrecorded = Some(Arc::new(error)),
     }

@@ -25,6 +25,7 @@ pub struct ChildSpec {
     pub(super) run_as: Option<(u32, u32)>,
     pub(super) pipe_stdin: bool,
     pub(super) pipe_stdout: bool,
+    pub(super) outspoken: bool,
     pub(super) grace: Duration,
     pub(super) stop_signal: Signal,
 }
@@ -45,6 +46,7 @@ impl ChildSpec {
             run_as: None,
             pipe_stdin: false,
             pipe_stdout: false,
+            outspoken: false,
             grace: GRACE,
             stop_signal: Signal::TERM,
         }
@@ -97,6 +99,13 @@ impl ChildSpec {
     #[must_use]
     pub fn isolated(mut self) -> Self {
         self.isolated = true;
+        self
+    }
+
+    /// A program of the operator's own: it has all of our environment, and what it writes goes to our stderr.
+    #[must_use]
+    pub fn outspoken(mut self) -> Self {
+        self.outspoken = true;
         self
     }
 

@@ -18,7 +18,7 @@ use crate::domain::inventory::LeftOut;
 /// What the role of a restore may do in the target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// Then nothing below matters but `label_providers`.
+    /// Then nothing below matters but `label_providers` and `plain_words`.
     pub superuser: bool,
     /// Extensions installed in the target database already.
     pub installed_extensions: BTreeSet<String>,
@@ -30,6 +30,8 @@ pub struct Rights {
     pub trusted_languages: BTreeSet<String>,
     /// Whether anything is loaded that could know a security label.
     pub label_providers: bool,
+    /// Whether it may choose the language of the server's messages.
+    pub plain_words: bool,
 }
 
 /// An entry that a restore passes over.

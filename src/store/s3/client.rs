@@ -3,8 +3,6 @@
 //! The SDK's own retries are off. Its budget is one bucket for the whole process, which an outage empties,
 //! and after that every call fails at the first hiccup; [`super::retry`] is the one place that tries again.
 
-use std::time::Duration;
-
 use aws_config::meta::region::{ProvideRegion, RegionProviderChain};
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::Client;
@@ -22,10 +20,6 @@ use aws_smithy_http_client::{Builder as HttpBuilder, Connector};
 use super::clock::Clock;
 use super::options::{Checksums, S3Options};
 use crate::store::service::ServiceFault;
-
-/// Connections that rest for longer are not used again. Services close theirs after about 20 s, and a
-/// request on a connection that is being closed gets no answer; a snapshot pauses for as long as a dump does.
-const POOL_IDLE: Duration = Duration::from_secs(15);
 
 /// The region that is named where it does not matter or cannot be known; a service that minds says so.
 const ANY_REGION: &str = "us-east-1";
@@ -65,13 +59,11 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connected, ServiceFau
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
     }
-    if let Some(endpoint) = &options.endpoint {
-        loader = loader.endpoint_url(endpoint);
-    }
     let region = region(options).await;
     let shared = loader.region(region.clone()).load().await;
 
-    let custom = shared.endpoint_url().map(str::to_owned);
+    // The store's alone: who hands out credentials is asked where AWS programs ask.
+    let custom = options.endpoint.clone().or_else(|| shared.endpoint_url().map(str::to_owned));
     let checksums = options.checksums.unwrap_or(match custom {
         Some(_) => Checksums::WhenRequired,
         None => Checksums::WhenSupported,
@@ -85,14 +77,17 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connected, ServiceFau
         }
     };
     let clock = Clock::default();
-    let config = aws_sdk_s3::config::Builder::from(&shared)
+    let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .interceptor(clock.clone())
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(stalled)
         .force_path_style(options.path_style.unwrap_or(custom.is_some()))
         .request_checksum_calculation(request)
-        .response_checksum_validation(response)
-        .build();
+        .response_checksum_validation(response);
+    if let Some(endpoint) = &options.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    let config = config.build();
     let region = region.as_ref().to_owned();
     let endpoint = custom.unwrap_or_else(|| format!("s3.{region}.amazonaws.com"));
     Ok(Connected { client: Client::from_conf(config), clock, region, endpoint })
@@ -133,12 +128,13 @@ fn http_client(options: &S3Options) -> Result<SharedHttpClient, ServiceFault> {
         .with_trust_store(trust)
         .build()
         .map_err(|error| ServiceFault::Settings(error.to_string()))?;
+    let rest = options.limits.rest;
     let connector = move |settings: Option<&_>, _: Option<&RuntimeComponents>| {
         let mut builder = Connector::builder()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .tls_context(tls.clone())
             .proxy_config(ProxyConfig::from_env())
-            .pool_idle_timeout(POOL_IDLE);
+            .pool_idle_timeout(rest);
         builder.set_connector_settings(settings.cloned());
         builder.build()
     };

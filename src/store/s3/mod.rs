@@ -24,8 +24,10 @@ mod clock;
 mod judge;
 mod list;
 mod options;
+mod range;
 mod retry;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -340,6 +342,10 @@ impl ObjectStore for S3Store {
                 }
             }
         }
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        range::get(self, key, range).await
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<ObjectMeta, StoreError>> {

@@ -49,6 +49,9 @@ pub struct Limits {
     pub pause: Duration,
     /// Calls at work at once.
     pub calls: usize,
+    /// Connections that rest for longer are not used again. Services close theirs after about 20 s, and a
+    /// request on a connection that is being closed gets no answer; a snapshot pauses for as long as a dump does.
+    pub rest: Duration,
 }
 
 impl Default for Limits {
@@ -60,6 +63,7 @@ impl Default for Limits {
             retry_for: Duration::from_mins(2),
             pause: Duration::from_millis(200),
             calls: 32,
+            rest: Duration::from_secs(15),
         }
     }
 }

@@ -23,13 +23,15 @@ const LIMIT: Duration = Duration::from_mins(3);
 pub(crate) struct Keeper {
     dir: TempDir,
     environment: BTreeMap<OsString, OsString>,
+    /// Where a bucket's objects lie as files.
+    bucket: Option<PathBuf>,
 }
 
 impl Keeper {
     /// Nothing but the environment yet.
     pub(crate) fn new(url: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("keeper-").tempdir().expect("a directory");
-        let mut keeper = Self { dir, environment: BTreeMap::new() };
+        let mut keeper = Self { dir, environment: BTreeMap::new(), bucket: None };
         // Scratch clusters run under the servers' user, who must be able to pass.
         let passable = PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(keeper.dir.path(), passable).expect("a mode");
@@ -57,6 +59,7 @@ impl Keeper {
     /// With the repository in a bucket, spoken to at `endpoint`: by variables alone, and not for long.
     pub(crate) fn in_bucket(url: &str, place: &S3Place, endpoint: &str) -> Self {
         let mut keeper = Self::new(url);
+        keeper.bucket = place.directory();
         keeper
             .set("PGKEEP_REPOSITORY", place.url())
             .set("PGKEEP__REPOSITORY__IDLE_TIMEOUT", "2s")
@@ -97,7 +100,7 @@ impl Keeper {
 
     /// Where the repository lies.
     pub(crate) fn repository(&self) -> PathBuf {
-        self.path("repository")
+        self.bucket.clone().unwrap_or_else(|| self.path("repository"))
     }
 
     /// Its address.

@@ -51,6 +51,8 @@ pub(crate) enum Fault {
     StallAfter(usize),
     /// Nothing is passed on, and nothing comes.
     Stall,
+    /// Passed on; the answer's body comes in so many parts, with so long between them.
+    Trickle(usize, Duration),
     /// Passed on; the answer's body is changed (its length told rightly).
     Rewrite(Box<dyn Fn(String) -> String + Send>),
     /// Passed on; the answer is dated so.
@@ -68,6 +70,7 @@ struct Shared {
     /// Bytes a second that bodies of requests are taken at; 0 is as fast as they come.
     upload_rate: AtomicUsize,
     asked: Mutex<Vec<Asked>>,
+    connections: AtomicUsize,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
     bytes_up: AtomicU64,
@@ -120,6 +123,7 @@ impl Proxy {
                 if theirs.ended.load(Ordering::Relaxed) {
                     return;
                 }
+                theirs.connections.fetch_add(1, Ordering::Relaxed);
                 let (shared, plan) = (Arc::clone(&theirs), Arc::clone(&plan));
                 let tls = tls.clone();
                 std::thread::spawn(move || {
@@ -163,6 +167,11 @@ impl Proxy {
     /// How many of a kind there were.
     pub(crate) fn count(&self, kind: &str) -> usize {
         self.asked().iter().filter(|asked| asked.kind() == kind).count()
+    }
+
+    /// How many connections were made to it.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// The most requests that were under way at once.
@@ -236,6 +245,15 @@ fn connection(
                     stall(shared);
                 }
                 return Ok(());
+            }
+            Fault::Trickle(parts, pause) => {
+                output.write_all(head.as_bytes())?;
+                for part in body.chunks(body.len().div_ceil(parts).max(1)) {
+                    output.write_all(part)?;
+                    output.flush()?;
+                    std::thread::sleep(pause);
+                }
+                body.len()
             }
             Fault::Rewrite(change) => {
                 let text = change(String::from_utf8(body).expect("a document"));

@@ -207,6 +207,11 @@ impl S3Place {
         self.server.as_ref().expect("this test brings its own server")
     }
 
+    /// Where its objects lie as files, if the server is this process's.
+    pub(crate) fn directory(&self) -> Option<PathBuf> {
+        Some(self.server.as_ref()?.bucket().join(&self.prefix))
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.prefix)
     }

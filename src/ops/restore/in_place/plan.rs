@@ -1,6 +1,6 @@
 //! What a restore in place would do, decided before anything is touched: pure, and what `--dry-run` prints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::RestoreError;
 use super::super::plan::{Consent, Live, Source, Target, check_target, has_tablespaces};
@@ -88,6 +88,7 @@ pub(super) fn decide(
         let (database, role) = (database.to_owned(), target.role.clone());
         RestoreError::InTheWay { database, role, what, owners: owners.into_iter().collect() }
     })?;
+    check_owners(source, target)?;
     let table_spaces = has_tablespaces(source, target);
     if !table_spaces {
         notices.push("tables lose their tablespaces, which the target lacks".to_owned());
@@ -109,6 +110,24 @@ pub(super) fn decide(
         archive_bytes: source.archive_bytes,
         notices,
     })
+}
+
+/// Whether the role may give everything to those whom the backup has as owners. Large objects are not in an
+/// inventory: theirs are found when the archive is read, and then the transaction is rolled back.
+fn check_owners(source: &Source<'_>, target: &Target) -> Result<(), RestoreError> {
+    if !source.roles || target.superuser {
+        return Ok(());
+    }
+    let inventory = source.inventory;
+    let relations = inventory.relations.iter().map(|relation| &relation.owner);
+    let objects = inventory.objects.iter().filter_map(|object| object.owner.as_ref());
+    let owners: BTreeSet<&String> =
+        relations.chain(objects).filter(|owner| !target.acts_as.contains(*owner)).collect();
+    if owners.is_empty() {
+        return Ok(());
+    }
+    let owners = owners.into_iter().cloned().collect();
+    Err(RestoreError::Owners { role: target.role.clone(), owners })
 }
 
 /// What holds tables for ever, and what would carry the restore elsewhere or go on as if nothing had happened.
