@@ -35,18 +35,29 @@ impl Repository {
                 newest.entry(backup).or_default().push(record);
             }
         }
-        let read = newest.into_iter().map(|(backup, mut records)| async move {
-            records.sort();
-            for record in records.iter().rev() {
-                if let Some(record) = self.trusted_record(cluster, &backup, record).await? {
-                    return Ok(Some((backup, record)));
-                }
-            }
-            Ok(None)
+        let read = newest.into_iter().map(|(backup, records)| async move {
+            let newest = self.newest_of(cluster, &backup, records).await?;
+            Ok(newest.map(|record| (backup, record)))
         });
         let read: Vec<Result<_, RepoError>> =
             stream::iter(read).buffer_unordered(self.store.concurrency().max(1)).collect().await;
         read.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// The newest trusted one of these records of a backup.
+    pub(super) async fn newest_of(
+        &self,
+        cluster: &ClusterName,
+        backup: &BackupId,
+        mut records: Vec<BackupId>,
+    ) -> Result<Option<VerificationRecord>, RepoError> {
+        records.sort();
+        for record in records.iter().rev() {
+            if let Some(record) = self.trusted_record(cluster, backup, record).await? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
     }
 
     /// All trusted records of one backup, oldest first.
