@@ -33,6 +33,16 @@ pub const ALL: &[&str] = &[
     "in-place.cleared",
     "in-place.checked",
     "in-place.committed",
+    "prune.broken-put",
+    "prune.list-put",
+    "prune.waits-put",
+    "prune.record-put",
+    "prune.manifest-deleted",
+    "prune.beside-deleted",
+    "prune.chunk-deleted",
+    "prune.chunks-deleted",
+    "prune.list-deleted",
+    "prune.intent-deleted",
 ];
 
 /// Ends the process here if the environment asks for it.

@@ -22,6 +22,7 @@ use crate::domain::ambient::Ambient;
 use crate::domain::connection::{ConnectionError, ConnectionInfo};
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::id::ClusterName;
+use crate::ops::prune::BootClock;
 use crate::ops::snapshot::Hooks;
 use crate::repo::workers::Workers;
 use crate::repo::{Keys, RepoError, Repository};
@@ -295,6 +296,15 @@ pub fn hooks(cluster: &ClusterSettings) -> Hooks {
 /// Where client programs are looked for first.
 pub fn bin_dir(settings: &Settings, cluster: &ClusterSettings) -> Option<PathBuf> {
     cluster.bin_dir.clone().or_else(|| settings.bin_dir.clone())
+}
+
+/// A clock that began at this host's start, as Linux tells it; none elsewhere.
+pub fn boot_clock() -> Option<BootClock> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let uptime = Duration::try_from_secs_f64(seconds).ok()?;
+    Some(BootClock { boot: boot.trim().to_owned(), uptime })
 }
 
 /// What this host calls itself.

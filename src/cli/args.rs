@@ -90,6 +90,7 @@ pub(super) enum Verb {
     Pin(Mark),
     Unpin(Unmark),
     Adopt(Adopt),
+    Prune(Prune),
     /// Show or check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -351,6 +352,27 @@ pub(super) struct Adopt {
     /// The backup
     #[arg(value_name = "ID")]
     pub(super) id: Option<String>,
+}
+
+/// Remove the backups that retention does not keep, and what killed runs left
+///
+/// What is kept, and why, is decided for each database by the cluster's retention (`pgkeep config show --defaults`
+/// explains it). The newest, the last good and the last verified backup of a database are never removed, nor what is
+/// pinned, imported, or waits to be adopted. It does not ask: `--dry-run` prints every backup with its verdict, and a
+/// prune does just that. It may run beside snapshots and other prunes, on any host; what a snapshot at work may rely
+/// on waits for a later prune.
+///
+/// With --cluster or --database only their backups are removed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep prune --dry-run
+  pgkeep prune --quiet
+  pgkeep prune --dry-run --json | jq -r '.backups[] | select(.verdict == \"removed\") | .id'")]
+pub(super) struct Prune {
+    /// Print the plan and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 /// The verbs of `config`.

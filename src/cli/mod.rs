@@ -14,6 +14,7 @@ mod in_place;
 mod keys;
 mod output;
 mod progress;
+mod prune;
 mod recovery;
 mod reports;
 mod run;

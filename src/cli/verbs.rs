@@ -72,6 +72,7 @@ async fn looks(context: &Context, verb: Verb) -> Result<(), Ended> {
         Verb::Pin(args) => mark(context, &args.id, true).await,
         Verb::Unpin(args) => mark(context, &args.id, false).await,
         Verb::Adopt(args) => adopt(context, &args).await,
+        Verb::Prune(args) => Box::pin(super::prune::prune(context, &args)).await,
         Verb::Check(_) => super::check::check(context).await,
         Verb::Key(verb) => keys::run(context, verb).await,
         // The others have places of their own.

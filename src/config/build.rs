@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{Span, SpanRelativeTo};
 use serde::Deserialize;
 
+use super::retention::{RawRetention, retention};
 use super::settings::{
     Assertion, ChecksumPolicy, ClusterSettings, ConnectionSource, Databases, EncryptionSettings,
     Hooks, IDENTITY_FILE_NAME, KeySource, RepositoryLocation, RepositorySettings, ScratchChoice,
@@ -79,6 +80,7 @@ struct RawCluster {
     bin_dir: Option<PathBuf>,
     hooks: RawHooks,
     verify: RawVerify,
+    retention: RawRetention,
     assertions: Vec<RawAssertion>,
 }
 
@@ -249,7 +251,7 @@ fn encryption(
 }
 
 /// `24h`, `2d`, `90m`: days are 24 hours, months and years are refused.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let span: Span = text.trim().parse().ok()?;
     let signed = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(signed).ok()
@@ -327,6 +329,11 @@ fn cluster(
             })?
         }
     };
+    let retention = retention(&raw.retention, &|leaf, expected| ConfigError::Shape {
+        origin: origin(&key(leaf)),
+        key: key(leaf),
+        expected: expected.to_owned(),
+    })?;
     let assertion = |raw: RawAssertion| Assertion { name: raw.name, sql: raw.sql };
     Ok(ClusterSettings {
         connection,
@@ -335,6 +342,7 @@ fn cluster(
         idle_timeout,
         hooks: Hooks { before: raw.hooks.before, after: raw.hooks.after, failed: raw.hooks.failed },
         scratch,
+        retention,
         assertions: raw.assertions.into_iter().map(assertion).collect(),
         bin_dir: raw.bin_dir,
     })

@@ -19,6 +19,7 @@ mod error;
 mod explain;
 mod files;
 mod layer;
+mod retention;
 mod schema;
 mod secret;
 pub mod settings;
@@ -235,8 +236,11 @@ mod tests {
         let (line, hint) = place.refusal("[repository]\n\nulr = \"file:///a\"\n", &[]);
         assert_eq!(line, "pgkeep.toml:3: unknown key `repository.ulr`");
         assert!(hint.starts_with("the nearest known key is `repository.url`"), "{hint}");
-        let (line, _) = place.refusal("[clusters.main]\nretention = { keep_last = 1 }\n", &[]);
-        assert_eq!(line, "pgkeep.toml:2: unknown key `clusters.main.retention`");
+        let (line, hint) = place.refusal("[clusters.main]\nretention = { keep_lst = 1 }\n", &[]);
+        assert_eq!(line, "pgkeep.toml:2: unknown key `clusters.main.retention.keep_lst`");
+        assert!(hint.contains("`clusters.main.retention.keep_last`"), "{hint}");
+        let (line, _) = place.refusal("[clusters.main]\nwal = { mode = \"off\" }\n", &[]);
+        assert_eq!(line, "pgkeep.toml:2: unknown key `clusters.main.wal`");
     }
 
     #[test]

@@ -105,6 +105,15 @@ pub(super) const KEYS: &[Key] = &[
     key("clusters.*.hooks.after", Shape::Command),
     key("clusters.*.hooks.failed", Shape::Command),
     connection("clusters.*.verify.scratch", &[]),
+    key("clusters.*.retention.keep_last", Shape::Integer),
+    key("clusters.*.retention.keep_hourly", Shape::Integer),
+    key("clusters.*.retention.keep_daily", Shape::Integer),
+    key("clusters.*.retention.keep_weekly", Shape::Integer),
+    key("clusters.*.retention.keep_monthly", Shape::Integer),
+    key("clusters.*.retention.keep_yearly", Shape::Integer),
+    key("clusters.*.retention.keep_within", Shape::Text),
+    key("clusters.*.retention.pre_migration", Shape::Text),
+    key("clusters.*.retention.timezone", Shape::Text),
     key("clusters.*.assertions", Shape::Assertions),
 ];
 

@@ -13,6 +13,7 @@ use super::{ConfigError, Environment, files};
 use crate::domain::connection::Secret;
 use crate::domain::id::ClusterName;
 use crate::domain::key::ObjectKey;
+use crate::domain::retention::RetentionPolicy;
 
 /// The recovery kit's file at home, written by `init` where no recipient was given.
 pub const IDENTITY_FILE_NAME: &str = "identity.txt";
@@ -263,6 +264,8 @@ pub struct ClusterSettings {
     pub hooks: Hooks,
     /// Where copies are proved.
     pub scratch: ScratchChoice,
+    /// How long its backups are kept.
+    pub retention: RetentionPolicy,
     /// Queries that must return no row.
     pub assertions: Vec<Assertion>,
     /// Where this cluster's client programs are looked for first.

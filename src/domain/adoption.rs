@@ -29,12 +29,22 @@ pub struct Adoption {
 impl Adoption {
     /// Whether this says that the server of `manifest` belongs to the cluster.
     pub fn knows_server_of(&self, manifest: &Manifest) -> bool {
-        self.system_identifier.is_some() && self.system_identifier == manifest.system_identifier
+        self.knows_server(manifest.system_identifier.as_deref())
+    }
+
+    /// Whether this says that this server belongs to the cluster.
+    pub fn knows_server(&self, system_identifier: Option<&str>) -> bool {
+        self.system_identifier.is_some() && self.system_identifier.as_deref() == system_identifier
     }
 
     /// Whether this says that the rows of `manifest` are right: what holds for one backup holds for those
     /// before it that were suspect for the same reason.
     pub fn accepts_rows_of(&self, manifest: &Manifest) -> bool {
-        self.rows && self.database == manifest.database && manifest.id <= self.backup
+        self.accepts_rows(&manifest.database, &manifest.id)
+    }
+
+    /// The same of a backup of that database.
+    pub fn accepts_rows(&self, database: &str, id: &BackupId) -> bool {
+        self.rows && self.database == database && *id <= self.backup
     }
 }

@@ -13,6 +13,7 @@ pub mod inventory;
 pub mod key;
 pub mod manifest;
 pub mod observer;
+pub mod retention;
 pub mod selector;
 pub mod suspect;
 pub mod verification;

@@ -7,6 +7,7 @@ pub mod import;
 pub mod init;
 pub mod inspect;
 pub mod keys;
+pub mod prune;
 pub mod restore;
 pub mod snapshot;
 pub mod verify;

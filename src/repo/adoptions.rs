@@ -38,8 +38,17 @@ impl Repository {
     }
 
     async fn adoptions(&self, cluster: &ClusterName) -> Result<Vec<Adoption>, RepoError> {
+        let keys = self.keys_below(&layout::marks(cluster)).await?;
+        self.adoptions_among(keys.into_iter()).await
+    }
+
+    /// The trusted adoptions among these objects.
+    pub(super) async fn adoptions_among(
+        &self,
+        keys: impl Iterator<Item = ObjectKey>,
+    ) -> Result<Vec<Adoption>, RepoError> {
         let mut adoptions = Vec::new();
-        for key in self.keys_below(&layout::marks(cluster)).await? {
+        for key in keys {
             if let Some(backup) = layout::adopted(&key)
                 && let Some(adoption) = self.trusted_adoption(&key).await?
                 && adoption.backup == backup

@@ -25,7 +25,7 @@ use crate::domain::verification::VerificationRecord;
 const BATCH: usize = 64;
 
 /// Where a manifest lies.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ManifestName {
     /// Its cluster.
     pub cluster: ClusterName,
@@ -256,6 +256,30 @@ impl Repository {
 
     /// Reads and checks these manifests; newest first.
     pub async fn manifests(&self, names: &[ManifestName]) -> Result<Catalog, RepoError> {
+        let mut catalog = Catalog::default();
+        self.each_manifest(names, |checked| {
+            match checked {
+                Ok(entry) => catalog.entries.push(entry),
+                Err(fault) => catalog.faults.push(fault),
+            }
+            Ok(())
+        })
+        .await?;
+        // Ids are only as fine as seconds, and which of two in one second came first is in the manifest.
+        catalog.entries.sort_by(|a, b| {
+            let key = |entry: &Entry| (entry.manifest.started_at, entry.manifest.id.clone());
+            key(b).cmp(&key(a))
+        });
+        Ok(catalog)
+    }
+
+    /// Reads and checks these manifests, in their order, and keeps none of them. One that was removed since it was
+    /// listed is passed over; any other failure of the store ends it.
+    pub(crate) async fn each_manifest(
+        &self,
+        names: &[ManifestName],
+        mut take: impl FnMut(Result<Entry, Fault>) -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
         let fetched = stream::iter(names.iter().cloned().map(|name| async move {
             let key = layout::manifest(&name.cluster, &name.id);
             let read = documents::get_with_signature(&*self.store, &key).await;
@@ -269,24 +293,17 @@ impl Repository {
                 self.workers.run(move || repository.check_batch(batch))
             })
             .buffered(2);
-        let mut catalog = Catalog::default();
         while let Some(batch) = batches.next().await {
             for checked in batch {
                 match checked {
-                    Ok(entry) => catalog.entries.push(entry),
                     // A backup that was removed since the listing is no fault.
                     Err(Fault { error: RepoError::Store(error), .. }) if error.is_not_found() => {}
                     Err(Fault { error: RepoError::Store(error), .. }) => return Err(error.into()),
-                    Err(fault) => catalog.faults.push(fault),
+                    other => take(other)?,
                 }
             }
         }
-        // Ids are only as fine as seconds, and which of two in one second came first is in the manifest.
-        catalog.entries.sort_by(|a, b| {
-            let key = |entry: &Entry| (entry.manifest.started_at, entry.manifest.id.clone());
-            key(b).cmp(&key(a))
-        });
-        Ok(catalog)
+        Ok(())
     }
 
     fn check_batch(&self, batch: Vec<Fetched>) -> Vec<Result<Entry, Fault>> {

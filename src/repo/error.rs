@@ -123,6 +123,9 @@ pub enum RepoError {
     /// The backup is already to be removed.
     #[error("backup {0} is condemned")]
     Condemned(BackupId),
+    /// An object that a prune cannot take into account.
+    #[error("`{0}` is not known to this pgkeep, and a prune must know all there is")]
+    UnknownObject(ObjectKey),
     /// Nothing matches.
     #[error("no backup matches `{0}`")]
     NoMatch(String),
@@ -160,7 +163,9 @@ impl Failure for RepoError {
         match self {
             Self::Store(error) => error.kind(),
             Self::NoRepository(_) => FailureKind::Store,
-            Self::NewerFormat { .. } | Self::Ambiguous { .. } => FailureKind::Usage,
+            Self::NewerFormat { .. } | Self::Ambiguous { .. } | Self::UnknownObject(_) => {
+                FailureKind::Usage
+            }
             Self::Damaged { .. } | Self::Chunk { .. } => FailureKind::Damage,
             Self::Seal { .. }
             | Self::Untrusted { .. }
@@ -235,6 +240,9 @@ impl Failure for RepoError {
             Self::Seal { .. } => "check the configured recipients",
             Self::Broken(_) => "a prune took this run for dead; nothing was lost, run it again",
             Self::Condemned(_) => "a prune is removing it; choose another backup",
+            Self::UnknownObject(_) => {
+                "a newer pgkeep may have put it: prune with that one; a stray file has to go elsewhere"
+            }
             Self::OnlyForeign { id, .. } => {
                 return Some(format!(
                     "name it by its id, or let the server belong to the cluster: `pgkeep adopt {id}`"

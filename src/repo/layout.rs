@@ -12,6 +12,8 @@ pub const RECOVER: &str = "RECOVER.md";
 pub const KEYS: &str = "keys/";
 /// All clusters.
 pub const CLUSTERS: &str = "clusters/";
+/// All chunks of all epochs.
+pub const ALL_CHUNKS: &str = "chunks/";
 /// All intents, their renewals and ends.
 pub const INTENTS: &str = "intents/";
 /// All condemned lists.
@@ -142,6 +144,67 @@ pub fn adopted(key: &ObjectKey) -> Option<BackupId> {
     if suffix.is_empty() { None } else { id.parse().ok() }
 }
 
+/// The record of what a prune removed, put before it is removed.
+pub fn event(cluster: &ClusterName, id: &BackupId) -> ObjectKey {
+    key(format!("{CLUSTERS}{cluster}/events/{id}.json"))
+}
+
+/// What an object below [`CLUSTERS`] is to a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// It is the backup.
+    Manifest,
+    /// It means nothing without the backup: its signature and chunk list, the signature of a verification.
+    Beside,
+    /// A pin.
+    Pin,
+    /// An adoption, or its signature.
+    Adoption,
+    /// The verification record of that id.
+    Record(BackupId),
+    /// Of the audit trail: of no backup alone.
+    Event,
+}
+
+/// What an object below [`CLUSTERS`] is, and of which backup (of an event: its own id). None for what this pgkeep
+/// does not know: a prune must not go on beside that.
+pub fn part_of(key: &ObjectKey) -> Option<(ClusterName, BackupId, Part)> {
+    let (cluster, rest) = key.as_str().strip_prefix(CLUSTERS)?.split_once('/')?;
+    let cluster = cluster.parse().ok()?;
+    let (section, rest) = rest.split_once('/')?;
+    let unsigned = rest.strip_suffix(".minisig").unwrap_or(rest);
+    let signature = unsigned.len() < rest.len();
+    match section {
+        "snapshots" => {
+            let (id, kind) = rest.split_once('.')?;
+            let part = match kind {
+                "json" => Part::Manifest,
+                "json.minisig" | "chunks" => Part::Beside,
+                _ => return None,
+            };
+            Some((cluster, id.parse().ok()?, part))
+        }
+        "marks" => {
+            let (id, mark) = unsigned.split_once('/')?;
+            let adoption = || mark.strip_prefix("adopted-")?.strip_suffix(".json");
+            let part = match (adoption(), mark.strip_prefix("pin-")) {
+                (Some(_), _) => Part::Adoption,
+                (None, Some(_)) if !signature => Part::Pin,
+                _ => return None,
+            };
+            Some((cluster, id.parse().ok()?, part))
+        }
+        "verifications" => {
+            let (id, record) = unsigned.split_once('/')?;
+            let record = record.strip_suffix(".json")?.parse().ok()?;
+            let part = if signature { Part::Beside } else { Part::Record(record) };
+            Some((cluster, id.parse().ok()?, part))
+        }
+        "events" => Some((cluster, unsigned.strip_suffix(".json")?.parse().ok()?, Part::Event)),
+        _ => None,
+    }
+}
+
 /// What `check` puts and takes away; where it may not delete, this stays. Nothing reads it.
 pub fn probe(id: &BackupId) -> ObjectKey {
     key(format!("{PROBES}{id}"))
@@ -207,6 +270,42 @@ pub fn intent_end_of(key: &ObjectKey) -> Option<(BackupId, IntentState)> {
     Some((id.parse().ok()?, state))
 }
 
+/// What an object below [`INTENTS`] says of a writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntentPart {
+    /// It is at work.
+    Begun,
+    /// It was, and has said so again; the number of that renewal.
+    Renewed(u32),
+    /// It has ended.
+    Ended(IntentState),
+}
+
+/// The writer whose intent, renewal or end `key` is; none for what this pgkeep does not know.
+pub fn intent_part_of(key: &ObjectKey) -> Option<(BackupId, IntentPart)> {
+    let name = key.as_str().strip_prefix(INTENTS)?;
+    let Some((id, word)) = name.split_once('.') else {
+        return Some((name.parse().ok()?, IntentPart::Begun));
+    };
+    let part = match intent_end_of(key) {
+        Some((_, state)) => IntentPart::Ended(state),
+        None => IntentPart::Renewed(word.parse().ok()?),
+    };
+    Some((id.parse().ok()?, part))
+}
+
+/// The note of whom a condemned list waits for.
+pub fn waits(list: &BackupId) -> ObjectKey {
+    key(format!("{CONDEMNED}{list}.waits"))
+}
+
+/// The condemned list that `key` is (true) or whose note it is (false); none for what this pgkeep does not know.
+pub fn condemned_part_of(key: &ObjectKey) -> Option<(BackupId, bool)> {
+    let name = key.as_str().strip_prefix(CONDEMNED)?;
+    let id = name.strip_suffix(".waits");
+    Some((id.unwrap_or(name).parse().ok()?, id.is_none()))
+}
+
 /// A condemned list.
 pub fn condemned(id: &BackupId) -> ObjectKey {
     key(format!("{CONDEMNED}{id}"))
@@ -240,6 +339,28 @@ mod tests {
         assert_eq!(intent_end_of(&broken), Some((id.clone(), IntentState::Broken)));
         assert_eq!(intent_end_of(&renewal(&id, 3)), None);
         assert!(is_condemned_list(&condemned(&id)));
+        let part = |key: ObjectKey| part_of(&key).map(|(_, of, part)| (of == id, part));
+        let manifest_key = manifest(&cluster, &id);
+        assert_eq!(part(manifest_key.clone()), Some((true, Part::Manifest)));
+        assert_eq!(part(signature(&manifest_key)), Some((true, Part::Beside)));
+        assert_eq!(part(chunk_list(&cluster, &id)), Some((true, Part::Beside)));
+        assert_eq!(part(pin(&cluster, &id, 7)), Some((true, Part::Pin)));
+        assert_eq!(part(adoption(&cluster, &id, 7)), Some((true, Part::Adoption)));
+        assert_eq!(part(signature(&adoption(&cluster, &id, 7))), Some((true, Part::Adoption)));
+        assert!(matches!(part(name.clone()), Some((true, Part::Record(_)))));
+        assert_eq!(part(signature(&name)), Some((true, Part::Beside)));
+        assert_eq!(part(event(&cluster, &id)), Some((true, Part::Event)));
+        assert_eq!(part(signature(&event(&cluster, &id))), Some((true, Part::Event)));
+        for stranger in ["base-backups/x.json", "snapshots/x.json", "marks/x/guard-1", "notes"] {
+            assert_eq!(part(key(format!("clusters/main/{stranger}"))), None, "{stranger}");
+        }
+        assert_eq!(intent_part_of(&intent(&id)), Some((id.clone(), IntentPart::Begun)));
+        assert_eq!(intent_part_of(&renewal(&id, 3)), Some((id.clone(), IntentPart::Renewed(3))));
+        assert!(matches!(intent_part_of(&broken), Some((_, IntentPart::Ended(_)))));
+        assert_eq!(intent_part_of(&key(format!("intents/{id}.frozen"))), None);
+        assert_eq!(condemned_part_of(&condemned(&id)), Some((id.clone(), true)));
+        assert_eq!(condemned_part_of(&waits(&id)), Some((id.clone(), false)));
+        assert_eq!(condemned_part_of(&key(format!("condemned/{id}.x"))), None);
         let name: EpochId = "0badcafe".parse().unwrap();
         assert_eq!(epoch_of(&epoch(&name)), Some(name.clone()));
         assert_eq!(epoch_of(&signature(&epoch(&name))), None);

@@ -34,6 +34,7 @@ pub mod history;
 pub mod layout;
 pub mod marks;
 mod present;
+pub mod prune;
 pub mod reader;
 pub mod recover_page;
 pub mod verifications;

@@ -12,8 +12,9 @@ use super::layout;
 use crate::codec::hash::{ChunkKey, plain_hash};
 use crate::codec::seal::{Opener, SealError};
 use crate::codec::text;
-use crate::domain::chunk::ChunkEntry;
+use crate::domain::chunk::{ChunkEntry, Hash};
 use crate::domain::id::EpochId;
+use crate::domain::key::ObjectKey;
 use crate::domain::manifest::Manifest;
 
 /// Plain bytes that are fetched ahead: some tens of chunks on average, so that a store that is far away keeps up
@@ -41,16 +42,26 @@ impl Repository {
     /// The chunk list of a backup, if it is the one the signed manifest means.
     pub async fn chunk_list(&self, manifest: &Manifest) -> Result<Vec<ChunkEntry>, RepoError> {
         let key = layout::chunk_list(&manifest.cluster, &manifest.id);
-        let bytes = self.store.get(&key).await.map_err(|error| missing_is_damage(error, &key))?;
+        self.chunk_list_at(&key, manifest.chunk_list_hash(), manifest.chunks_total).await
+    }
+
+    /// The chunk list under that name, if it is the one of that hash and so many lines.
+    pub(super) async fn chunk_list_at(
+        &self,
+        key: &ObjectKey,
+        hash: Option<Hash>,
+        chunks_total: u64,
+    ) -> Result<Vec<ChunkEntry>, RepoError> {
+        let bytes = self.store.get(key).await.map_err(|error| missing_is_damage(error, key))?;
         let damaged =
             |reason: &str| RepoError::Damaged { key: key.clone(), reason: reason.to_owned() };
-        if Some(plain_hash(&bytes)) != manifest.chunk_list_hash() {
+        if Some(plain_hash(&bytes)) != hash {
             return Err(damaged("it is not the list that the manifest names"));
         }
         let list = std::str::from_utf8(&bytes).map_err(|_| damaged("it is not text"))?;
         let entries: Result<Vec<ChunkEntry>, _> = list.lines().map(str::parse).collect();
         let entries = entries.map_err(|error| damaged(&error.to_string()))?;
-        if entries.len() as u64 == manifest.chunks_total {
+        if entries.len() as u64 == chunks_total {
             Ok(entries)
         } else {
             Err(damaged("it has another number of lines than the manifest says"))
@@ -164,10 +175,7 @@ fn open_chunk(
     Ok(plain)
 }
 
-fn missing_is_damage(
-    error: crate::store::StoreError,
-    key: &crate::domain::key::ObjectKey,
-) -> RepoError {
+fn missing_is_damage(error: crate::store::StoreError, key: &ObjectKey) -> RepoError {
     if error.is_not_found() {
         return RepoError::Chunk { key: key.clone(), reason: "is missing".to_owned() };
     }
@@ -180,7 +188,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::domain::chunk::{ChunkName, Hash};
+    use crate::domain::chunk::ChunkName;
 
     fn entry(plain_bytes: u32) -> ChunkEntry {
         let id = "20261121T020000Z-5f3a9c21".parse().expect("an id");

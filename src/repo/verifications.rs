@@ -41,28 +41,39 @@ impl Repository {
                 newest.entry(backup).or_default().push(record);
             }
         }
-        let read = newest.into_iter().map(|(backup, mut records)| async move {
-            records.sort();
-            let mut standing: Option<VerificationRecord> = None;
-            for record in records.iter().rev() {
-                let Some(record) = self.trusted_record(cluster, &backup, record).await? else {
-                    continue;
-                };
-                let deepest = record.depth == Depth::Full;
-                match &standing {
-                    Some(newer) if !newer.leaves_standing(&record) => {}
-                    _ => standing = Some(record),
-                }
-                // What is older was looked at as deeply since, or changes nothing any more.
-                if deepest || standing.as_ref().is_some_and(|one| one.result == Outcome::Failed) {
-                    break;
-                }
-            }
+        let read = newest.into_iter().map(|(backup, records)| async move {
+            let standing = self.standing_of(cluster, &backup, records).await?;
             Ok(standing.map(|record| (backup, record)))
         });
         let read: Vec<Result<_, RepoError>> =
             stream::iter(read).buffer_unordered(self.store.concurrency().max(1)).collect().await;
         read.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// That of these records of a backup which stands.
+    pub(super) async fn standing_of(
+        &self,
+        cluster: &ClusterName,
+        backup: &BackupId,
+        mut records: Vec<BackupId>,
+    ) -> Result<Option<VerificationRecord>, RepoError> {
+        records.sort();
+        let mut standing: Option<VerificationRecord> = None;
+        for record in records.iter().rev() {
+            let Some(record) = self.trusted_record(cluster, backup, record).await? else {
+                continue;
+            };
+            let deepest = record.depth == Depth::Full;
+            match &standing {
+                Some(newer) if !newer.leaves_standing(&record) => {}
+                _ => standing = Some(record),
+            }
+            // What is older was looked at as deeply since, or changes nothing any more.
+            if deepest || standing.as_ref().is_some_and(|one| one.result == Outcome::Failed) {
+                break;
+            }
+        }
+        Ok(standing)
     }
 
     /// All trusted records of one backup, oldest first.

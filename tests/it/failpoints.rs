@@ -19,7 +19,7 @@ fn of(verb: &str) -> impl Iterator<Item = &'static str> + '_ {
 fn every_failpoint_belongs_to_a_story_here() {
     for name in ALL {
         assert!(
-            ["snapshot", "restore", "rotate", "in-place"]
+            ["snapshot", "restore", "rotate", "in-place", "prune"]
                 .contains(&name.split('.').next().expect("a verb")),
             "{name}"
         );
@@ -69,6 +69,35 @@ fn killed_at_any_step(keeper: &Keeper, database: &Database) {
     assert!(keeper.listed().contains(&first));
     keeper.verify(&["--all", "--check", "counts"]);
     assert_eq!(keeper.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_prune_killed_at_any_step_takes_no_backup_that_is_kept_and_the_next_one_ends_it() {
+    let database = Server::newer().database("pruned");
+    let mut keeper = Keeper::initialised(&database.shop(300).url());
+    keeper
+        .set("PGKEEP__CLUSTERS__MAIN__RETENTION__KEEP_LAST", "2")
+        .set("PGKEEP__REPOSITORY__GRACE", "0s");
+    keeper.snapshot();
+    keeper.snapshot();
+    for name in of("prune") {
+        database.psql("INSERT INTO customers (name, email) VALUES ('x', gen_random_uuid()::text)");
+        let died = keeper.pgkeep(["snapshot"]).env(VARIABLE, "snapshot.signature-put").run();
+        assert_eq!(died.code, KILLED);
+        keeper.snapshot();
+        let kept: Vec<String> = keeper.listed().into_iter().take(2).collect();
+        let killed = keeper.pgkeep(["prune"]).env(VARIABLE, name).run();
+        assert_eq!(killed.code, KILLED, "{name} was never hit: {}", killed.stderr);
+        let left = keeper.listed();
+        assert!(kept.iter().all(|id| left.contains(id)), "{name}: {left:?}");
+        keeper.verify(&["--all", "--check", "counts"]);
+        keeper.pgkeep(["prune"]).run().expect_code(0);
+        assert_eq!(keeper.listed(), kept, "{name}");
+        keeper.verify(&["--check", "stored"]);
+        assert_eq!(keeper.objects_under("condemned/"), [], "{name}");
+        let beside = keeper.objects_under("clusters/main/snapshots/");
+        assert_eq!(beside.len(), 6, "{name}: {beside:?}");
+    }
 }
 
 #[test]

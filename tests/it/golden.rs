@@ -63,6 +63,7 @@ fn help_is_exact() {
         "pin",
         "unpin",
         "adopt",
+        "prune",
         "config",
         "config show",
         "config validate",
@@ -102,7 +103,8 @@ fn wrong_use_is_exit_2_with_a_hint() {
         "list --quiet -v",
         "list --limit many",
         "init --recipient age1x --insecure-plaintext",
-        "prune",
+        "daemon",
+        "prune --yes",
         "verify --rate 5MiB",
         "verify --check stored --rate 5MB",
         "restore --check stored",
@@ -120,7 +122,16 @@ fn wrong_use_is_exit_2_with_a_hint() {
 fn a_wrong_configuration_is_exit_2_with_a_hint() {
     let person = Person::new();
     person.writes("typo.toml", "[repository]\nulr = \"file:///r\"\n", 0o600);
-    person.writes("later.toml", "[clusters.main]\nretention = { keep_last = 7 }\n", 0o600);
+    person.writes("later.toml", "[clusters.main]\nwal = { mode = \"stream\" }\n", 0o600);
+    for (name, retention) in [
+        ("none.toml", "keep_last = 0"),
+        ("moons.toml", "keep_last = 1, keep_within = \"2 moons\""),
+        ("zone.toml", "timezone = \"Asia/Katmandoo\""),
+        ("less.toml", "keep_daily = -1"),
+    ] {
+        let text = format!("[clusters.main]\nretention = {{ {retention} }}\n");
+        person.writes(name, &text, 0o600);
+    }
     person.writes("shape.toml", "[repository]\nurl = 5\n", 0o600);
     person.writes("syntax.toml", "[repository]\nurl = \"file:///r\n", 0o600);
     person.writes("open.toml", "[clusters.main]\nurl = \"postgres://u:secret@h/d\"\n", 0o644);
@@ -138,6 +149,10 @@ fn a_wrong_configuration_is_exit_2_with_a_hint() {
         ("--config absent.toml list", &[]),
         ("--config typo.toml list", &[]),
         ("--config later.toml list", &[]),
+        ("--config none.toml list", &[]),
+        ("--config moons.toml list", &[]),
+        ("--config zone.toml list", &[]),
+        ("--config less.toml list", &[]),
         ("--config shape.toml list", &[]),
         ("--config syntax.toml list", &[]),
         ("--config open.toml list", &[]),
@@ -190,7 +205,7 @@ fn config_show_masks_secrets_and_tells_each_place() {
 #[test]
 fn every_help_text_names_only_verbs_that_exist() {
     let person = Person::new();
-    for verb in ["prune", "daemon", "migrate", "recover", "wal", "import", "status"] {
+    for verb in ["daemon", "migrate", "recover", "wal", "import", "status"] {
         let output = person.run(verb, &[]);
         assert_eq!(output.status.code(), Some(2), "{verb}");
     }

@@ -23,6 +23,7 @@ mod limits;
 mod lost_servers;
 mod names;
 mod proof;
+mod prune;
 mod replace;
 mod s3;
 mod stock_tools;

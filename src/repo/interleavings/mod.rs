@@ -6,10 +6,10 @@
 //! since a disk changed them, others by mistake. Then every backup that began after the list was put restores,
 //! and of the others those that hold nothing damaged.
 //!
-//! The backup and the verification's list are the shipped ones. Nothing ships yet that deletes, so the prune here is the text of
-//! REMOVAL.md, and each clause of it that matters has a mutant that these histories must catch.
+//! All of it is the shipped code: backups, the declaration of a failed one, the verification's list, and prunes. Only
+//! whom a prune takes for dead is drawn by chance, and which clause a mutant leaves out. Each clause that matters has
+//! a mutant that these histories must catch.
 
-mod prune;
 mod scheduler;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,11 +18,11 @@ use std::sync::{Arc, Mutex};
 use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
-use self::prune::Prune;
 use self::scheduler::{Scheduler, SimStore, Weather, World};
 use super::backup::{BackupSpec, Description};
 use super::catalog::Filter;
 use super::chunks::PlainChunk;
+use super::prune::{Clause, Prune, Terms};
 use super::test_support::{Still, plaintext_keys};
 use super::workers::Workers;
 use super::{Keys, RepoError, Repository};
@@ -32,18 +32,15 @@ use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::key::ObjectKey;
 use crate::domain::manifest::{BackupKind, PartKind, Trigger, Versions};
 use crate::domain::observer::Silent;
+use crate::domain::retention::RetentionPolicy;
 
 /// A clause that is left out on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mutant {
     NamesReused,
     NoReadOfBroken,
-    NoWaitForIntents,
-    IntentsListedBeforeTheList,
-    NoSecondLook,
     CondemnedNotHonoured,
-    DeathNotCertified,
-    DamageListsBelieved,
+    Without(Clause),
 }
 
 /// What backups reported: id to content.
@@ -64,7 +61,7 @@ const KEEP_LAST: usize = 1;
 impl History {
     /// The one fault that needs a pause and a late judge at one moment would take long to meet by chance.
     fn weather(&self) -> Option<Weather> {
-        (self.mutant == Some(Mutant::DeathNotCertified)).then_some(Weather::ROUGH)
+        (self.mutant == Some(Mutant::Without(Clause::Certificate))).then_some(Weather::ROUGH)
     }
 
     fn run(&self) -> Result<(), String> {
@@ -89,15 +86,19 @@ impl History {
             let store = scheduler.store(process % 3 != 2);
             let (keys, ambient) = (keys.clone(), ambient.clone());
             if process % 3 == 2 {
-                let mutant = self.mutant;
-                scheduler.spawn(async move { prunes(store, keys, ambient, mutant).await });
+                let without = match self.mutant {
+                    Some(Mutant::Without(clause)) => Some(clause),
+                    _ => None,
+                };
+                scheduler.spawn(async move { prunes(store, keys, ambient, without).await });
             } else {
                 let reported = reported.clone();
                 let seed = self.seed.wrapping_mul(31).wrapping_add(process);
                 scheduler.spawn(async move { backups(store, keys, ambient, reported, seed).await });
             }
         }
-        if self.seed % 4 < 2 && matches!(self.mutant, None | Some(Mutant::DamageListsBelieved)) {
+        let believed = Some(Mutant::Without(Clause::DamageIsNeeded));
+        if self.seed % 4 < 2 && (self.mutant.is_none() || self.mutant == believed) {
             let (world, store) = (scheduler.world.clone(), scheduler.store(false));
             let disk = self.seed.is_multiple_of(4).then_some((world, damaged.clone()));
             let (keys, ambient, seed) = (keys.clone(), ambient.clone(), self.seed);
@@ -182,20 +183,23 @@ async fn backups(
         let letters: Vec<u64> = (0..=dice.below(4)).map(|_| dice.below(ALPHABET)).collect();
         ambient.pass(dice.below(400));
         // A failed backup reports nothing; what it left is the sweep's to find.
-        if let Ok((id, content)) = backup(&repository, &letters).await {
-            reported.lock().unwrap().insert(id, content);
+        match backup(&repository, &letters).await {
+            Ok((id, content)) => _ = reported.lock().unwrap().insert(id, content),
+            // As the conductor does, unless it has no time for it.
+            Err(id) if dice.below(2) == 0 => drop(repository.abandon(&id).await),
+            Err(_) => {}
         }
     }
 }
 
-async fn backup(
-    repository: &Repository,
-    letters: &[u64],
-) -> Result<(BackupId, Vec<u8>), RepoError> {
+/// The id and content of a backup that is reported good; the id of one that failed.
+async fn backup(repository: &Repository, letters: &[u64]) -> Result<(BackupId, Vec<u8>), BackupId> {
     let cluster: ClusterName = "main".parse().unwrap();
     let database = "shop".to_owned();
     let spec = BackupSpec { kind: BackupKind::Snapshot, cluster, database, host: "sim".to_owned() };
-    let mut backup = repository.begin_backup(spec).await?;
+    // Nothing fails here but what hears that it was declared broken, which is later.
+    let mut backup = repository.begin_backup(spec).await.expect("a store that answers");
+    let id = backup.id().clone();
     let key = backup.access().chunk_key.clone();
     let piece = |letter: &u64| format!("content {letter}").into_bytes();
     let content = letters.iter().map(piece).collect::<Vec<_>>().concat();
@@ -203,9 +207,10 @@ async fn backup(
         let hash = key.hash(&bytes);
         Ok(PlainChunk { bytes, hash })
     });
-    backup.write_part(PartKind::Archive, "archive", stream::iter(chunks), &Silent).await?;
-    let id = backup.id().clone();
-    backup.commit(description()).await?;
+    let chunks = stream::iter(chunks);
+    let written = backup.write_part(PartKind::Archive, "archive", chunks, &Silent).await;
+    written.map_err(|_| id.clone())?;
+    backup.commit(description()).await.map_err(|_| id.clone())?;
     Ok((id, content))
 }
 
@@ -229,18 +234,34 @@ fn description() -> Description {
     }
 }
 
-async fn prunes(store: Arc<SimStore>, keys: Keys, ambient: Arc<Still>, without: Option<Mutant>) {
+async fn prunes(store: Arc<SimStore>, keys: Keys, ambient: Arc<Still>, without: Option<Clause>) {
     let Ok(repository) = Repository::open(store, keys, Workers::Inline, ambient).await else {
         return;
     };
+    let keep = u32::try_from(KEEP_LAST).unwrap();
+    let policy = RetentionPolicy { keep_last: keep, ..RetentionPolicy::nothing() };
+    let cluster: ClusterName = "main".parse().unwrap();
+    let policies = [(cluster, policy)].into();
+    let terms = Terms { policies, database: None, host: "sim".to_owned() };
     for _ in 0..3 {
-        let prune = Prune { repository: &repository, without };
+        let mut prune = Prune::new(&repository, &terms);
+        prune.without = without;
         // An error stops a prune; the next one begins afresh.
-        let _ = prune.judge().await;
-        let _ = prune.complete().await;
-        let _ = prune.condemn().await;
-        let _ = prune.sweep().await;
+        drop(prune_once(&prune).await);
     }
+}
+
+/// As the conductor does it, but for a writer that is taken for dead by chance, whatever it is doing.
+async fn prune_once(prune: &Prune<'_>) -> Result<(), RepoError> {
+    let intents = prune.intents().await?;
+    let unfinished: Vec<BackupId> = intents.unfinished().map(|(id, _)| id.clone()).collect();
+    let dice = prune.repository.ambient().random() as usize;
+    let overdue = unfinished.get(dice % unfinished.len().max(1)).cloned();
+    prune.settle(&overdue.into_iter().collect::<Vec<_>>(), true).await?;
+    let mut survey = prune.survey(&[]).await?;
+    prune.condemn(&survey).await?;
+    prune.sweep(&mut survey).await?;
+    Ok(())
 }
 
 /// Condemns chunks of backups that are there; with a disk, it is that disk's fault.
@@ -311,30 +332,35 @@ fn a_backup_that_does_not_read_broken_again_is_caught() {
 
 #[test]
 fn a_backup_that_relies_on_condemned_chunks_is_caught() {
-    is_caught(Mutant::CondemnedNotHonoured, 1_060);
+    is_caught(Mutant::CondemnedNotHonoured, 270);
 }
 
 #[test]
 fn a_prune_that_does_not_wait_for_intents_is_caught() {
-    is_caught(Mutant::NoWaitForIntents, 150);
+    is_caught(Mutant::Without(Clause::Wait), 0);
 }
 
 #[test]
 fn a_prune_that_lists_intents_before_its_list_is_put_is_caught() {
-    is_caught(Mutant::IntentsListedBeforeTheList, 100);
+    is_caught(Mutant::Without(Clause::IntentsAfterTheList), 120);
 }
 
 #[test]
 fn a_sweep_without_a_second_look_is_caught() {
-    is_caught(Mutant::NoSecondLook, 0);
+    is_caught(Mutant::Without(Clause::SecondLook), 0);
 }
 
 #[test]
 fn a_sweep_that_believes_a_list_of_damage_is_caught() {
-    is_caught(Mutant::DamageListsBelieved, 450);
+    is_caught(Mutant::Without(Clause::DamageIsNeeded), 790);
 }
 
 #[test]
 fn a_prune_that_takes_a_declaration_for_a_death_is_caught() {
-    is_caught(Mutant::DeathNotCertified, 4_020);
+    is_caught(Mutant::Without(Clause::Certificate), 380);
+}
+
+#[test]
+fn a_prune_that_tidies_by_an_earlier_look_at_intents_is_caught() {
+    is_caught(Mutant::Without(Clause::LeftoversAfterIntents), 330);
 }
