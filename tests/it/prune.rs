@@ -181,10 +181,12 @@ fn what_somebody_may_want_back_is_kept_whatever_the_policy_says() {
     assert_eq!(removed(&prune(&keeper, &[])), expected);
     exact(&keeper);
     keeper.verify(&["--all", "--check", "counts"]);
-    // Once somebody has said that those rows are right, nothing holds the others.
+    // Once somebody has said that those rows are right, nothing holds the others; all were verified since, so
+    // the last verified one is the newest.
     keeper.pgkeep(["adopt", &newest]).run().expect_code(0);
     let after = prune(&keeper, &[]);
-    assert_eq!(removed(&after), [&good, &suspects[0]].into_iter().cloned().collect(), "{after:#}");
+    let let_go = [&verified, &good, &suspects[0]].into_iter().cloned().collect();
+    assert_eq!(removed(&after), let_go, "{after:#}");
     keeper.verify(&[&newest, &pinned]);
 }
 
@@ -219,7 +221,7 @@ fn leftovers_of_killed_snapshots_are_swept_and_two_prunes_of_cron_tell_who_died(
     };
     assert_eq!((of(&["intents/", ".broken"]), of(&["intents/", ".dead"])), (5, 5), "{left:#?}");
     assert_eq!((of(&["intents/"]), of(&["intents/", ".done"])), (12, 2), "{left:#?}");
-    assert_eq!((of(&["/pin-"]), of(&["/snapshots/"])), (1, 6), "{left:#?}");
+    assert_eq!((of(&["/pin-"]), of(&["/snapshots/"])), (0, 6), "{left:#?}");
     keeper.verify(&["--all", "--check", "counts"]);
     let listed = keeper.listed();
     assert!(listed.len() == 2 && listed.contains(&good) && listed.contains(&whole));
@@ -414,7 +416,8 @@ fn a_prune_in_a_bucket_and_what_may_go_wrong_there() {
     failed(2, 5, "condemned/");
     failed(3, 5, "clusters/");
     failed(4, 5, ".chunks");
-    failed(5, 2, "apart");
+    // Dated so, the SDK signs with a time that the server itself refuses.
+    failed(5, 5, "clock");
     assert_eq!(keeper.listed().len(), 2);
     let done = prune(&keeper, &[]);
     assert_eq!(removed(&done), [old].into());
