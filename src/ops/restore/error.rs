@@ -284,6 +284,7 @@ impl Failure for RestoreError {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each way to fail, read as a table")]
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Name(_) => "1 to 63 bytes, and none of PostgreSQL's own templates".to_owned(),

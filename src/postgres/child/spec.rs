@@ -14,6 +14,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent answers, each named")]
 pub struct ChildSpec {
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<OsString>,
