@@ -111,6 +111,7 @@ impl ProofError {
 }
 
 impl Failure for ProofError {
+    #[expect(clippy::match_same_arms, reason = "each error stands with its own why")]
     fn kind(&self) -> FailureKind {
         match self {
             Self::Postgres(error) => error.kind(),
