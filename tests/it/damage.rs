@@ -73,6 +73,9 @@ fn change(path: &Path, alter: impl FnOnce(&mut Vec<u8>)) {
     std::fs::write(path, bytes).expect("it can be written");
 }
 
+/// What is done to an object's bytes.
+type Alter<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 /// Each kind of damage in turn, mended before the next.
 #[test]
 fn damage_in_a_bucket_is_told_as_in_a_directory() {
@@ -85,7 +88,6 @@ fn damage_in_a_bucket_is_told_as_in_a_directory() {
         let at = bytes.len() / 2;
         bytes[at] ^= 1;
     };
-    type Alter<'a> = &'a dyn Fn(&mut Vec<u8>);
     let cases: [(&str, &Path, Option<Alter<'_>>, i32); 8] = [
         ("a missing chunk", chunk, None, 3),
         ("a truncated chunk", chunk, Some(&half), 3),
