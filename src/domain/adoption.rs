@@ -45,6 +45,30 @@ impl Adoption {
 
     /// The same of a backup of that database.
     pub fn accepts_rows(&self, database: &str, id: &BackupId) -> bool {
-        self.rows && self.database == database && *id <= self.backup
+        // Ids of one second are in no order; which came first is not for chance to say.
+        self.rows && self.database == database && id.second() <= self.backup.second()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspect_of_the_same_second_is_accepted_whichever_id_chance_gave_it() {
+        let id = |text: &str| -> BackupId { text.parse().expect("an id") };
+        let adoption = Adoption {
+            format: 1,
+            adopted_at: Timestamp::UNIX_EPOCH,
+            host: "vault".to_owned(),
+            backup: id("20261121T020000Z-5f3a9c21"),
+            database: "shop".to_owned(),
+            rows: true,
+            system_identifier: None,
+        };
+        assert!(adoption.accepts_rows("shop", &id("20261121T020000Z-ffffffff")));
+        assert!(adoption.accepts_rows("shop", &id("20261121T015959Z-ffffffff")));
+        assert!(!adoption.accepts_rows("shop", &id("20261121T020001Z-00000000")));
+        assert!(!adoption.accepts_rows("other", &id("20261121T020000Z-00000000")));
     }
 }
