@@ -181,12 +181,11 @@ fn what_somebody_may_want_back_is_kept_whatever_the_policy_says() {
     assert_eq!(removed(&prune(&keeper, &[])), expected);
     exact(&keeper);
     keeper.verify(&["--all", "--check", "counts"]);
-    // Once somebody has said that those rows are right, nothing holds the others; all were verified since, so
-    // the last verified one is the newest.
+    // Once somebody has said that those rows are right, nothing holds the others; the newest is verified now.
     keeper.pgkeep(["adopt", &newest]).run().expect_code(0);
     let after = prune(&keeper, &[]);
-    let let_go = [&verified, &good, &suspects[0]].into_iter().cloned().collect();
-    assert_eq!(removed(&after), let_go, "{after:#}");
+    let free: BTreeSet<String> = [&verified, &good, &suspects[0]].into_iter().cloned().collect();
+    assert_eq!(removed(&after), free, "{after:#}");
     keeper.verify(&[&newest, &pinned]);
 }
 
@@ -201,7 +200,8 @@ fn leftovers_of_killed_snapshots_are_swept_and_two_prunes_of_cron_tell_who_died(
         let killed = keeper.pgkeep(["snapshot", "--pin"]).env("PGKEEP_FAILPOINT", name).run();
         assert_eq!(killed.code, 137);
     }
-    let whole = keeper.pgkeep(["snapshot"]).env("PGKEEP_FAILPOINT", "snapshot.manifest-put").run();
+    let whole = keeper.pgkeep(["snapshot", "--pin"]);
+    let whole = whole.env("PGKEEP_FAILPOINT", "snapshot.manifest-put").run();
     assert_eq!(whole.code, 137);
     let whole = keeper.listed().into_iter().find(|id| *id != good).expect("it counts");
     // A first prune has never seen them; a second within the grace waits too.
@@ -416,7 +416,7 @@ fn a_prune_in_a_bucket_and_what_may_go_wrong_there() {
     failed(2, 5, "condemned/");
     failed(3, 5, "clusters/");
     failed(4, 5, ".chunks");
-    // Dated so, the SDK signs with a time that the server itself refuses.
+    // The service is the first to refuse that.
     failed(5, 5, "clock");
     assert_eq!(keeper.listed().len(), 2);
     let done = prune(&keeper, &[]);

@@ -208,3 +208,113 @@ fn refuse_unknown(terms: &Terms, survey: &Survey) -> Result<(), PruneError> {
     }
     Err(PruneError::NoDatabase(database.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use futures::future::BoxFuture;
+    use futures::stream::BoxStream;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::codec::cut::ChunkParams;
+    use crate::codec::hash::ChunkKey;
+    use crate::codec::seal::Sealer;
+    use crate::codec::sign::SigningKey;
+    use crate::codec::writer_key::WriterKey;
+    use crate::domain::ambient::Ambient;
+    use crate::domain::id::EpochId;
+    use crate::domain::key::ObjectKey;
+    use crate::domain::observer::Silent;
+    use crate::repo::Keys;
+    use crate::repo::workers::Workers;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{ObjectMeta, ObjectStore, StoreError};
+
+    /// A store whose clock is that far from this host's.
+    #[derive(Debug)]
+    struct Elsewhere(MemoryStore, i64);
+
+    #[async_trait]
+    impl ObjectStore for Elsewhere {
+        async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
+            self.0.put(key, bytes).await
+        }
+        async fn get(&self, key: &ObjectKey) -> Result<Bytes, StoreError> {
+            self.0.get(key).await
+        }
+        fn list(&self, prefix: &str) -> BoxStream<'_, Result<ObjectMeta, StoreError>> {
+            self.0.list(prefix)
+        }
+        async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+            self.0.delete(key).await
+        }
+        fn concurrency(&self) -> usize {
+            self.0.concurrency()
+        }
+        fn address(&self) -> String {
+            self.0.address()
+        }
+        fn ahead_seconds(&self) -> Option<i64> {
+            Some(self.1)
+        }
+    }
+
+    struct World;
+
+    impl Ambient for World {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn random(&self) -> u32 {
+            7
+        }
+        fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    async fn pruned(ahead_seconds: i64) -> Result<PruneReport, PruneError> {
+        let keys = Keys {
+            writer: Some(WriterKey {
+                epoch: EpochId::new(1),
+                chunk_key: ChunkKey::from_bytes([1; 32]),
+                signing: SigningKey::generate(&[2; SigningKey::BYTES]),
+            }),
+            sealer: Some(Sealer::insecure_plaintext(1)),
+            insecure_plaintext: true,
+            ..Keys::default()
+        };
+        let store = Arc::new(Elsewhere(MemoryStore::new(), ahead_seconds));
+        let (chunking, workers) = (ChunkParams::default(), Workers::Inline);
+        let made = Repository::create(store, keys, chunking, workers, Arc::new(World)).await;
+        let repository = made.expect("it is made").0;
+        let options = PruneOptions {
+            policies: BTreeMap::new(),
+            database: None,
+            grace: Duration::ZERO,
+            clock: None,
+            note: Path::new("/nowhere"),
+            dry_run: false,
+            host: "here".to_owned(),
+        };
+        run(&repository, options, &Silent).await
+    }
+
+    #[tokio::test]
+    async fn a_clock_more_than_an_hour_from_the_stores_judges_nothing() {
+        for good in [0, 3600, -3600] {
+            assert_eq!(pruned(good).await.expect("it prunes").condemned, (0, 0, 0));
+        }
+        for wrong in [3601, -86_400] {
+            let told = pruned(wrong).await.expect_err("it refuses");
+            assert!(matches!(told, PruneError::Clock(_)) && told.kind() == FailureKind::Usage);
+        }
+    }
+}

@@ -11,6 +11,8 @@
 //!
 //! Adoptions and events stay.
 
+use std::collections::HashSet;
+
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::survey::Survey;
@@ -47,13 +49,9 @@ impl Prune<'_> {
         look: &SecondLook,
         removed: &[ManifestName],
     ) -> Result<(), RepoError> {
-        let present: std::collections::HashSet<&BackupId> = look
-            .objects
-            .manifests
-            .iter()
-            .filter(|name| !removed.contains(name))
-            .map(|name| &name.id)
-            .collect();
+        let removed: HashSet<&ManifestName> = removed.iter().collect();
+        let left = look.objects.manifests.iter().filter(|name| !removed.contains(name));
+        let present: HashSet<&BackupId> = left.map(|name| &name.id).collect();
         let intents = &look.intents;
         let begun = intents.begun.iter().map(|(id, renewals)| (id, Some(*renewals)));
         let ended = intents.done.iter().filter(|id| !intents.begun.contains_key(*id));
