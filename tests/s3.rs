@@ -189,6 +189,9 @@ async fn bad_gateways_without_a_document_are_waited_out() {
 async fn an_error_with_the_status_of_success_is_no_success() {
     survived(|| Fault::Answer(200, xml("InternalError", "We encountered an internal error.")))
         .await;
+    // One that would be final under a status of its own may be gone the next time.
+    let odd = Scene::failing("PUT", 2, || Fault::Answer(200, xml("Unheard", "of")));
+    odd.store.put(&key("a"), content(10)).await.expect("put");
     // And where it never ends, it is an error.
     for kind in ["PUT", "GET", "LIST", "DELETE"] {
         let body = || Fault::Answer(200, xml("InternalError", "again"));
@@ -234,9 +237,13 @@ async fn a_body_that_stalls_is_read_on_from_where_it_was() {
 #[tokio::test]
 async fn an_answer_that_comes_slowly_is_waited_for_as_long_as_it_goes_on() {
     // Each pause is within the idle time, all of them together are far beyond it.
-    let scene = Scene::failing("GET", 1, || Fault::Trickle(20, Duration::from_millis(100)));
+    let scene = Scene::failing("GET", 1, || Fault::Trickle(25, Duration::from_millis(100)));
     scene.lay("a", &content(1_000_000));
-    assert_eq!(scene.store.get(&key("a")).await.expect("get"), content(1_000_000));
+    let mut options = options(&scene.place, &scene.proxy.endpoint());
+    // Not so little that a busy machine could take a pause for silence.
+    options.limits.idle = Duration::from_secs(1);
+    let store = S3Store::new(options);
+    assert_eq!(store.get(&key("a")).await.expect("get"), content(1_000_000));
     assert_eq!(scene.proxy.count("GET"), 1, "nothing was asked for twice");
 }
 
@@ -300,7 +307,6 @@ async fn an_object_that_changes_between_two_ranges_is_read_anew() {
     let own = &scene.place;
     place.set(own.server().bucket().join(&own.prefix).join("a")).expect("set once");
     assert_eq!(scene.store.get(&key("a")).await.expect("get"), other, "never half of each");
-    assert_eq!(scene.proxy.count("GET"), 3);
 }
 
 /// An answer to a get, made by hand.
@@ -332,6 +338,21 @@ async fn a_range_that_is_ignored_is_noticed() {
     });
     scene.lay("a", &content(5000));
     assert_eq!(scene.store.get(&key("a")).await.expect("get"), content(5000));
+    // With the very tag of what came before, it is the range alone that tells.
+    let cut = || {
+        let head = b"HTTP/1.1 200 OK\r\netag: \"x\"\r\ncontent-length: 5000\r\n\r\n";
+        Fault::Raw([&head[..], &content(1000)].concat())
+    };
+    for second in ["206 Partial Content\r\ncontent-range: bytes 0-3999/5000", "200 OK"] {
+        let scene = Scene::with(move |asked| match asked.nth {
+            1 => cut(),
+            2 => raw(&format!("{second}\r\netag: \"x\""), &content(4000)),
+            _ => raw("200 OK\r\netag: \"x\"", &content(5000)),
+        });
+        let got = scene.store.get(&key("a")).await.expect("get");
+        let whole = if second == "200 OK" { 4000 } else { 5000 };
+        assert_eq!(got, content(whole), "{second}: never one part behind another");
+    }
 }
 
 #[tokio::test]

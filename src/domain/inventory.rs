@@ -65,6 +65,44 @@ pub struct Inventory {
     pub sequences: Vec<SequenceValue>,
 }
 
+#[cfg(test)]
+impl Inventory {
+    /// An inventory of an empty database on PostgreSQL 15.
+    pub(crate) fn empty() -> Self {
+        Self {
+            format: INVENTORY_FORMAT,
+            server_version_num: 150_018,
+            database: DatabaseFacts {
+                name: "shop".into(),
+                owner: "app".into(),
+                encoding: "UTF8".into(),
+                locale_provider: "libc".into(),
+                collate: "C.UTF-8".into(),
+                ctype: "C.UTF-8".into(),
+                icu_locale: None,
+                icu_rules: None,
+                lc_monetary: "C".into(),
+                tablespace: "pg_default".into(),
+                connection_limit: -1,
+                is_template: false,
+                comment: None,
+                acl: Vec::new(),
+                settings: Vec::new(),
+            },
+            relations: Vec::new(),
+            objects: Vec::new(),
+            extensions: Vec::new(),
+            extension_tables: Vec::new(),
+            comments: 0,
+            large_objects: 0,
+            roles_needed: Vec::new(),
+            settings: BTreeMap::new(),
+            rows: Vec::new(),
+            sequences: Vec::new(),
+        }
+    }
+}
+
 /// What belongs to the database as a whole; `pg_dump` without `--create` holds none of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseFacts {

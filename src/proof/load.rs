@@ -309,24 +309,16 @@ impl Restore<'_> {
         if entries.is_empty() {
             return Ok(());
         }
-        let failed = |source| ProofError::Head { path: request.directory.to_owned(), source };
-        let mut list = tempfile::NamedTempFile::new_in(request.directory).map_err(failed)?;
-        list.write_all(use_list(entries).as_bytes()).map_err(failed)?;
+        let chosen = Chosen { entries, roles: self.roles, tablespaces: request.tablespaces };
+        let (spec, _list) = pg_restore(request.programs, request.directory, &chosen)?;
         let foreign_setting = request.programs.major() >= 17 && self.server_major < 17;
-        let mut spec = ChildSpec::new(request.programs.program("pg_restore")?)
+        let mut spec = spec
             .connection(self.target)
             .purpose("restore")
             .arg("--no-password")
-            .arg(connection_string(request.target))
-            .arg(option("--use-list=", list.path()));
+            .arg(connection_string(request.target));
         if !foreign_setting {
             spec = spec.arg("--exit-on-error");
-        }
-        if !self.roles {
-            spec = spec.args(["--no-owner", "--no-privileges"]);
-        }
-        if !request.tablespaces {
-            spec = spec.arg("--no-tablespaces");
         }
         let mut child = Child::spawn(spec.arg(self.head))?;
         let exit = child.exit().await?;
@@ -337,7 +329,34 @@ impl Restore<'_> {
     }
 }
 
-pub(super) fn option(name: &str, value: &std::path::Path) -> std::ffi::OsString {
+/// What `pg_restore` is to take of an archive.
+pub(super) struct Chosen<'a> {
+    pub(super) entries: &'a [u32],
+    pub(super) roles: bool,
+    pub(super) tablespaces: bool,
+}
+
+/// `pg_restore` for that, without its archive and where it goes; and the list it reads, which must outlive it.
+pub(super) fn pg_restore(
+    programs: &Programs,
+    directory: &Path,
+    chosen: &Chosen<'_>,
+) -> Result<(ChildSpec, tempfile::NamedTempFile), ProofError> {
+    let failed = |source| ProofError::Head { path: directory.to_owned(), source };
+    let mut list = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    list.write_all(use_list(chosen.entries).as_bytes()).map_err(failed)?;
+    let mut spec =
+        ChildSpec::new(programs.program("pg_restore")?).arg(option("--use-list=", list.path()));
+    if !chosen.roles {
+        spec = spec.args(["--no-owner", "--no-privileges"]);
+    }
+    if !chosen.tablespaces {
+        spec = spec.arg("--no-tablespaces");
+    }
+    Ok((spec, list))
+}
+
+fn option(name: &str, value: &std::path::Path) -> std::ffi::OsString {
     let mut text = std::ffi::OsString::from(name);
     text.push(value);
     text

@@ -7,19 +7,18 @@
 //! transaction aborted or unfit to be committed, and the caller rolls it back. A crash is a rollback.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::Write as _;
 use std::path::Path;
 
 use super::fill::{fill_within, prepare as prepare_rows};
 use super::intake::{Contents, Incoming, Intake, Wanted};
-use super::load::{LoadReport, analyze, ended, option, rights};
-use super::selection::{Omission, Selection, select, use_list};
+use super::load::{Chosen, LoadReport, analyze, ended, pg_restore, rights};
+use super::selection::{Omission, Selection, select};
 use super::verify::loaded;
 use super::{Proof, ProofError, checks};
 use crate::domain::archive::{Toc, TocEntry};
 use crate::domain::inventory::{CompareOptions, Inventory, LeftOut};
 use crate::domain::observer::{Observer, Severity};
-use crate::postgres::child::{ChildSpec, capture};
+use crate::postgres::child::capture;
 use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 use crate::postgres::{PostgresError, quote_ident};
@@ -206,19 +205,9 @@ impl Script<'_> {
         if entries.is_empty() {
             return Ok(());
         }
-        let failed = |source| ProofError::Head { path: request.directory.to_owned(), source };
-        let mut list = tempfile::NamedTempFile::new_in(request.directory).map_err(failed)?;
-        list.write_all(use_list(entries).as_bytes()).map_err(failed)?;
-        let mut spec = ChildSpec::new(request.programs.program("pg_restore")?)
-            .args(["--file", "-"])
-            .arg(option("--use-list=", list.path()));
-        if !self.roles {
-            spec = spec.args(["--no-owner", "--no-privileges"]);
-        }
-        if !request.tablespaces {
-            spec = spec.arg("--no-tablespaces");
-        }
-        let script = capture(spec.arg(self.head)).await?;
+        let chosen = Chosen { entries, roles: self.roles, tablespaces: request.tablespaces };
+        let (spec, _list) = pg_restore(request.programs, request.directory, &chosen)?;
+        let script = capture(spec.args(["--file", "-"]).arg(self.head)).await?;
         let script = String::from_utf8(script).map_err(|_| ProofError::Encoding)?;
         Ok(request.session.batch(&statements(&script)).await?)
     }

@@ -379,24 +379,15 @@ pub(super) fn create_statement(name: &str, creation: &Creation<'_>, major: u32) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::inventory::Inventory;
 
     fn facts(provider: &str, locale: Option<&str>) -> DatabaseFacts {
         DatabaseFacts {
-            name: "shop".into(),
-            owner: "o".into(),
-            encoding: "UTF8".into(),
             locale_provider: provider.into(),
             collate: "C".into(),
             ctype: "C".into(),
             icu_locale: locale.map(str::to_owned),
-            icu_rules: None,
-            lc_monetary: "C".into(),
-            tablespace: "pg_default".into(),
-            connection_limit: -1,
-            is_template: false,
-            comment: None,
-            acl: Vec::new(),
-            settings: Vec::new(),
+            ..Inventory::empty().database
         }
     }
 

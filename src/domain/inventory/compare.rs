@@ -483,41 +483,6 @@ pub(super) mod tests {
         DatabaseFacts, INVENTORY_FORMAT, ObjectKind, Persistence, RelationKind,
     };
 
-    /// An inventory of an empty database on PostgreSQL 15.
-    pub(in crate::domain::inventory) fn empty() -> Inventory {
-        Inventory {
-            format: INVENTORY_FORMAT,
-            server_version_num: 150_018,
-            database: DatabaseFacts {
-                name: "shop".into(),
-                owner: "app".into(),
-                encoding: "UTF8".into(),
-                locale_provider: "libc".into(),
-                collate: "C.UTF-8".into(),
-                ctype: "C.UTF-8".into(),
-                icu_locale: None,
-                icu_rules: None,
-                lc_monetary: "C".into(),
-                tablespace: "pg_default".into(),
-                connection_limit: -1,
-                is_template: false,
-                comment: None,
-                acl: Vec::new(),
-                settings: Vec::new(),
-            },
-            relations: Vec::new(),
-            objects: Vec::new(),
-            extensions: Vec::new(),
-            extension_tables: Vec::new(),
-            comments: 0,
-            large_objects: 0,
-            roles_needed: Vec::new(),
-            settings: BTreeMap::new(),
-            rows: Vec::new(),
-            sequences: Vec::new(),
-        }
-    }
-
     fn column(name: &str, type_name: &str) -> Column {
         Column {
             name: name.into(),
@@ -566,7 +531,7 @@ pub(super) mod tests {
     }
 
     fn source() -> Inventory {
-        let mut inventory = empty();
+        let mut inventory = Inventory::empty();
         inventory.relations.push(orders());
         inventory.objects = vec![
             object(ObjectKind::Index, Some("orders"), "orders_pkey", "CREATE UNIQUE INDEX …"),

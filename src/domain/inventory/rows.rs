@@ -91,7 +91,6 @@ impl Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::inventory::compare::tests::empty;
     use crate::domain::inventory::{ExtensionTable, LeftOut};
 
     fn count(name: &str, rows: u64) -> TableCount {
@@ -104,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_table_with_another_number_of_rows_is_named() {
-        let mut source = empty();
+        let mut source = Inventory::empty();
         source.rows = vec![count("a", 3), count("b", 2), count("c", 1)];
         let options = CompareOptions::default();
         assert_eq!(source.row_differences(&source.rows, &options), [""; 0]);
@@ -124,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_extension_may_bring_rows_of_its_own_but_lose_none() {
-        let mut source = empty();
+        let mut source = Inventory::empty();
         source.rows = vec![count("conf", 3)];
         source.extension_tables = vec![ExtensionTable {
             schema: "shop".into(),
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_sequence_that_would_give_a_value_out_twice_is_named() {
-        let mut source = empty();
+        let mut source = Inventory::empty();
         source.sequences = vec![value(42, true)];
         let options = CompareOptions::default();
         assert!(source.sequence_differences(&[value(42, true)], &options).is_empty());

@@ -148,9 +148,10 @@ impl ImportError {
 
     /// The server's own words, where it went away under the client's hands.
     pub(super) fn explained(self, cluster: &ScratchCluster) -> Self {
-        let gone = "server closed the connection unexpectedly";
+        // Of libpq, and of psql itself within a COPY.
+        let gone = ["server closed the connection unexpectedly", "connection to server was lost"];
         match &self {
-            Self::Statement { words, .. } if words.contains(gone) => {
+            Self::Statement { words, .. } if gone.iter().any(|gone| words.contains(gone)) => {
                 Self::Server { log: cluster.log_tail() }
             }
             _ => self,

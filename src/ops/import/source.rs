@@ -16,8 +16,8 @@ use crate::domain::dump::{self, Form, HEAD_BYTES, NotADump, Wrapping, major_of};
 use crate::scratch::ScratchError;
 
 const BUFFER_BYTES: usize = 1 << 20;
-/// `archDirectory`, in the header of its `toc.dat`.
-const FORMAT_DIRECTORY: u8 = 5;
+/// `archCustom`. The header of a directory's `toc.dat` says what that of a tar says (`archTar`).
+const FORMAT_CUSTOM: u8 = 1;
 
 /// A dump, opened.
 #[derive(Debug, Clone)]
@@ -174,7 +174,7 @@ fn of_file(
     let form = form.map_err(|source| ImportError::NotADump { name: name.clone(), source })?;
     let (content, is_tar) = match form {
         Form::Plain => (Content::Plain, false),
-        Form::Custom(preamble) if preamble.format == FORMAT_DIRECTORY => {
+        Form::Custom(preamble) if preamble.format != FORMAT_CUSTOM => {
             return Err(ImportError::NotADump { name, source: NotADump::PartOfDirectory });
         }
         Form::Custom(preamble) => (archive(preamble), false),

@@ -428,43 +428,17 @@ pub(super) fn kept_name(database: &str, id: &BackupId, taken: &BTreeSet<String>)
 mod tests {
     use super::*;
     use crate::domain::failure::{Failure as _, FailureKind};
-    use crate::domain::inventory::{DatabaseFacts, Extension};
+    use crate::domain::inventory::Extension;
 
     fn inventory() -> Inventory {
         Inventory {
-            format: 1,
-            server_version_num: 150_018,
-            database: DatabaseFacts {
-                name: "shop".into(),
-                owner: "app".into(),
-                encoding: "UTF8".into(),
-                locale_provider: "libc".into(),
-                collate: "C".into(),
-                ctype: "C".into(),
-                icu_locale: None,
-                icu_rules: None,
-                lc_monetary: "C".into(),
-                tablespace: "pg_default".into(),
-                connection_limit: -1,
-                is_template: false,
-                comment: None,
-                acl: Vec::new(),
-                settings: Vec::new(),
-            },
-            relations: Vec::new(),
-            objects: Vec::new(),
             extensions: vec![Extension {
                 name: "citext".into(),
                 version: "1.6".into(),
                 schema: "public".into(),
             }],
-            extension_tables: Vec::new(),
-            comments: 0,
-            large_objects: 0,
             roles_needed: vec!["app".into(), "Odd \"role".into()],
-            settings: BTreeMap::new(),
-            rows: Vec::new(),
-            sequences: Vec::new(),
+            ..Inventory::empty()
         }
     }
 

@@ -155,7 +155,7 @@ impl Clearing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::inventory::{DatabaseFacts, Extension, Object};
+    use crate::domain::inventory::{Extension, Object};
 
     fn present(stage: i32, kind: &str, identity: &str, owner: &str) -> Present {
         Present {
@@ -185,35 +185,9 @@ mod tests {
     fn expected() -> Inventory {
         let citext = Extension { name: "citext".into(), version: "1".into(), schema: "ext".into() };
         Inventory {
-            format: 1,
-            server_version_num: 150_000,
-            database: DatabaseFacts {
-                name: "shop".into(),
-                owner: "app".into(),
-                encoding: "UTF8".into(),
-                locale_provider: "libc".into(),
-                collate: "C".into(),
-                ctype: "C".into(),
-                icu_locale: None,
-                icu_rules: None,
-                lc_monetary: "C".into(),
-                tablespace: "pg_default".into(),
-                connection_limit: -1,
-                is_template: false,
-                comment: None,
-                acl: Vec::new(),
-                settings: Vec::new(),
-            },
-            relations: Vec::new(),
             objects: vec![schema("Odd"), schema("ext"), schema("public")],
             extensions: vec![citext],
-            extension_tables: Vec::new(),
-            comments: 0,
-            large_objects: 0,
-            roles_needed: Vec::new(),
-            settings: BTreeMap::new(),
-            rows: Vec::new(),
-            sequences: Vec::new(),
+            ..Inventory::empty()
         }
     }
 
