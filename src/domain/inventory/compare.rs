@@ -479,9 +479,7 @@ fn hangs_on(object: &Object, gone: &Gone<'_>) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::domain::inventory::{
-        DatabaseFacts, INVENTORY_FORMAT, ObjectKind, Persistence, RelationKind,
-    };
+    use crate::domain::inventory::{ObjectKind, Persistence, RelationKind};
 
     fn column(name: &str, type_name: &str) -> Column {
         Column {

