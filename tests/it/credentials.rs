@@ -89,7 +89,10 @@ fn the_role_of_a_machine_reaches_the_store() {
     keeper.unset("AWS_EC2_METADATA_DISABLED");
     keeper.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", machine.endpoint());
     keeper.pgkeep(["init"]).run().expect_code(0);
-    assert_eq!(machine.count("GET"), 2, "asked once for the whole command");
+    // Two questions for the whole command, each asked up to four times where an answer takes longer than the SDK's
+    // second, as on a busy machine. Asked for each request of `init` there would be far more.
+    let asked = machine.count("GET");
+    assert!((2..=8).contains(&asked), "{asked}");
 }
 
 #[test]

@@ -35,8 +35,9 @@ impl Scene {
     #[track_caller]
     fn of(name: &str, keeper: impl FnOnce(&str) -> (Keeper, Option<S3Place>)) -> Self {
         let database = Server::older().database(name);
-        // Several chunks, so that two can be exchanged.
-        database.shop(40_000);
+        // More than the largest chunk, so that there are several wherever the key makes the cuts fall, and two can
+        // be exchanged.
+        database.shop(100_000);
         let (keeper, place) = keeper(&database.url());
         let id = keeper.snapshot_id();
         let manifest = format!("/snapshots/{id}.json");
@@ -52,6 +53,8 @@ impl Scene {
             found.unwrap_or_else(|| panic!("no chunk {name}")).1.clone()
         };
         let chunks: Vec<_> = names.map(path).collect();
+        let source_bytes = keeper.list()[0]["source_bytes"].as_u64();
+        assert!(source_bytes > Some(u64::from(4_u32 << 20)), "{source_bytes:?}");
         assert!(chunks.len() >= 3, "{chunks:?}");
         Self { keeper, id, chunks, manifest, database, _place: place }
     }
