@@ -5,8 +5,10 @@
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod daemon;
 pub mod domain;
 pub mod failpoint;
+pub mod notify;
 pub mod ops;
 pub mod postgres;
 pub mod proof;

@@ -14,6 +14,8 @@ use crate::domain::connection::Secret;
 use crate::domain::id::ClusterName;
 use crate::domain::key::ObjectKey;
 use crate::domain::retention::RetentionPolicy;
+use crate::domain::schedule::Schedule;
+use crate::domain::verification::Depth;
 
 /// The recovery kit's file at home, written by `init` where no recipient was given.
 pub const IDENTITY_FILE_NAME: &str = "identity.txt";
@@ -39,12 +41,89 @@ pub struct Settings {
     pub scratch_dir: Option<PathBuf>,
     /// Where client programs are looked for first.
     pub bin_dir: Option<PathBuf>,
+    /// `[daemon]`.
+    pub daemon: DaemonSettings,
+    /// `[notify]`.
+    pub notify: NotifySettings,
     /// The clusters by name; without any configured one, the one the environment means.
     pub clusters: BTreeMap<ClusterName, ClusterSettings>,
     /// The cluster that `--cluster` or `PGKEEP_CLUSTER` names.
     pub selected: Option<ClusterName>,
     /// The database that `--database` names.
     pub database: Option<String>,
+}
+
+/// `[daemon]`.
+#[derive(Debug, Clone)]
+pub struct DaemonSettings {
+    /// Where the page, the metrics and the API are.
+    pub listen: std::net::SocketAddr,
+    /// Whether an address beyond this host is agreed to.
+    pub allow_remote: bool,
+    /// What the snapshot hook asks for; without one the hook is off.
+    pub token: Option<KeySource>,
+    /// How many snapshots and verifications run at once.
+    pub concurrency: usize,
+    /// For how long a failed run is tried again.
+    pub retry_for: Duration,
+}
+
+/// `[notify]`.
+#[derive(Debug, Clone, Default)]
+pub struct NotifySettings {
+    /// Whom to tell, by name.
+    pub webhooks: BTreeMap<String, WebhookSettings>,
+}
+
+/// `[notify.webhooks.NAME]`.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Its URL; whoever knows it may post there.
+    pub url: Secret,
+    /// What is posted.
+    pub template: WebhookTemplate,
+    /// Which news it gets: at least one of `failure`, `recovery`, `success`, `overdue`.
+    pub on: Vec<News>,
+}
+
+/// What a webhook posts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookTemplate {
+    /// The event as a document.
+    Json,
+    /// `{"text": …}`, as Slack and those like it take it.
+    Slack,
+}
+
+/// What happened that somebody may want to hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum News {
+    /// A run failed.
+    Failure,
+    /// One succeeded after failures.
+    Recovery,
+    /// One succeeded.
+    Success,
+    /// Something should have happened and did not.
+    Overdue,
+}
+
+/// A scheduled job of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSettings {
+    /// When.
+    pub schedule: Schedule,
+    /// A URL that is told of start (`/start`), success and failure (`/fail`), as healthchecks.io takes it.
+    pub ping: Option<Secret>,
+}
+
+/// What counts as overdue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlarmSettings {
+    /// No good backup within so many of its intervals.
+    pub intervals: u32,
+    /// No verified restore within this time; zero: nobody asks.
+    pub verified_within: Duration,
 }
 
 /// `[repository]`.
@@ -264,6 +343,16 @@ pub struct ClusterSettings {
     pub hooks: Hooks,
     /// Where copies are proved.
     pub scratch: ScratchChoice,
+    /// When snapshots are taken.
+    pub snapshot: Option<JobSettings>,
+    /// When the newest backups are verified, and how deep.
+    pub verify: Option<JobSettings>,
+    /// How deep a scheduled verification goes.
+    pub verify_depth: Depth,
+    /// When it is pruned.
+    pub prune: Option<JobSettings>,
+    /// What counts as overdue.
+    pub alarm: AlarmSettings,
     /// How long its backups are kept.
     pub retention: RetentionPolicy,
     /// Queries that must return no row.

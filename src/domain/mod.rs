@@ -3,6 +3,7 @@
 pub mod adoption;
 pub mod ambient;
 pub mod archive;
+pub mod audit;
 pub mod chunk;
 pub mod connection;
 pub mod dump;
@@ -14,6 +15,8 @@ pub mod key;
 pub mod manifest;
 pub mod observer;
 pub mod retention;
+pub mod schedule;
 pub mod selector;
+pub mod status;
 pub mod suspect;
 pub mod verification;

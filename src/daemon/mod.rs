@@ -1,0 +1,5 @@
+//! Floor 6: the daemon: schedules, runs, and the HTTP side.
+
+pub mod http;
+pub mod runs;
+pub mod shared;

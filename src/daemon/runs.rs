@@ -1,0 +1,165 @@
+//! The runs of this process: what is at work, and what became of those before. In memory only: what lasts is in the
+//! catalog and the audit trail.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value as Json;
+use tokio::sync::watch;
+
+use crate::domain::audit::RunId;
+use crate::domain::id::ClusterName;
+use crate::domain::manifest::Trigger;
+
+/// How many ended runs are remembered.
+const REMEMBERED: usize = 1000;
+
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// A snapshot of one database.
+    Snapshot,
+    /// A verification of the newest backup of one database.
+    Verify,
+    /// A prune of one cluster.
+    Prune,
+}
+
+impl Work {
+    /// The verb.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Verify => "verify",
+            Self::Prune => "prune",
+        }
+    }
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Asked for, and waits for its turn.
+    Queued,
+    /// At work.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Failed.
+    Failed,
+}
+
+impl State {
+    /// Whether it is over.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// A run as `/v1/runs/{id}` tells it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// What it does.
+    pub work: Work,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The database, where it is about one.
+    pub database: Option<String>,
+    /// Why, where it takes a snapshot.
+    pub trigger: Option<Trigger>,
+    /// How far it is.
+    pub state: State,
+    /// When it was asked for.
+    pub queued_at: Timestamp,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// What it does just now.
+    pub step: String,
+    /// Bytes done within that step.
+    pub bytes: u64,
+    /// The verb's own JSON document, as the command line prints it, where it succeeded.
+    pub result: Option<Json>,
+    /// `{"exit_code", "kind", "message", "hint"}`, where it failed.
+    pub error: Option<Json>,
+}
+
+struct Slot {
+    run: Run,
+    changed: watch::Sender<()>,
+}
+
+/// All of them.
+#[derive(Clone, Default)]
+pub struct Runs(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    runs: BTreeMap<RunId, Slot>,
+    ended: VecDeque<RunId>,
+}
+
+impl std::fmt::Debug for Runs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runs").finish_non_exhaustive()
+    }
+}
+
+impl Runs {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a new one.
+    pub fn add(&self, run: Run) {
+        let (changed, _) = watch::channel(());
+        self.inner().runs.insert(run.id.clone(), Slot { run, changed });
+    }
+
+    /// Changes one, and wakes who waits for it.
+    pub fn update(&self, id: &RunId, change: impl FnOnce(&mut Run)) {
+        let mut inner = self.inner();
+        let Some(slot) = inner.runs.get_mut(id) else { return };
+        let was_over = slot.run.state.is_over();
+        change(&mut slot.run);
+        let is_over = slot.run.state.is_over();
+        slot.changed.send_replace(());
+        if is_over && !was_over {
+            inner.ended.push_back(id.clone());
+            if inner.ended.len() > REMEMBERED
+                && let Some(oldest) = inner.ended.pop_front()
+            {
+                inner.runs.remove(&oldest);
+            }
+        }
+    }
+
+    /// One of them.
+    pub fn get(&self, id: &RunId) -> Option<Run> {
+        self.inner().runs.get(id).map(|slot| slot.run.clone())
+    }
+
+    /// All that are known, oldest first.
+    pub fn all(&self) -> Vec<Run> {
+        self.inner().runs.values().map(|slot| slot.run.clone()).collect()
+    }
+
+    /// Waits until it is over; none where nobody knows it.
+    pub async fn over(&self, id: &RunId) -> Option<Run> {
+        let mut changed = self.inner().runs.get(id)?.changed.subscribe();
+        loop {
+            let run = self.get(id)?;
+            if run.state.is_over() {
+                return Some(run);
+            }
+            changed.changed().await.ok()?;
+        }
+    }
+}
