@@ -8,7 +8,6 @@ mod check;
 mod configuration;
 mod context;
 mod demo;
-mod failure;
 mod import;
 mod in_place;
 mod keys;

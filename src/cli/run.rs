@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Cli, Verb};
 use super::context::Context;
-use super::failure::Failed;
+use crate::domain::told::Failed;
 use super::output::{Output, write_stdout};
 use super::{configuration, demo, verbs};
 use crate::config::Environment;
