@@ -322,6 +322,9 @@ impl Engine {
                 }
             }
         }
+        if std::mem::take(&mut self.opening.wanted) {
+            self.reload();
+        }
     }
 
     fn reload(&mut self) {
