@@ -165,3 +165,83 @@ pub fn decide(
     }
     (found, again)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::domain::schedule::Schedule;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn job(work: Work) -> Job {
+        let database = (work != Work::Prune).then(|| "shop".to_owned());
+        Job { work, cluster: "main".parse().expect("a name"), database }
+    }
+
+    fn nightly() -> JobSettings {
+        let schedule = Schedule::parse("0 2 * * *", TimeZone::UTC, Duration::ZERO);
+        JobSettings { schedule: schedule.expect("a schedule"), ping: None }
+    }
+
+    fn past(runs: &[(Work, &str)], backed_up: bool) -> Past {
+        let key = || ("main".parse().expect("a name"), "shop".to_owned());
+        Past {
+            runs: runs.iter().map(|(work, then)| (job(*work), at(then))).collect(),
+            backed_up: backed_up.then(key).into_iter().collect(),
+        }
+    }
+
+    fn due(work: Work, past: &Past, memory: Memory, now: &str) -> Option<Timestamp> {
+        let settings = nightly();
+        let memories = HashMap::from([(job(work), memory)]);
+        let now = Moment { wall: at(now), monotonic: Duration::from_hours(1) };
+        let jobs = [(job(work), &settings)];
+        let (due, _) = decide(&jobs, past, &memories, Duration::from_hours(6), now);
+        due.first().map(|(_, occurrence)| *occurrence)
+    }
+
+    #[test]
+    fn a_missed_run_is_due_once_and_one_in_the_catalog_never() {
+        let two = Some(at("2026-11-21T02:00:00Z"));
+        let nothing = Memory::default;
+        let missed = past(&[(Work::Snapshot, "2026-11-14T02:00:00Z")], true);
+        assert_eq!(due(Work::Snapshot, &missed, nothing(), "2026-11-21T09:00:00Z"), two);
+        let taken = past(&[(Work::Snapshot, "2026-11-21T02:00:00Z")], true);
+        assert_eq!(due(Work::Snapshot, &taken, nothing(), "2026-11-21T09:00:00Z"), None);
+        let never = past(&[], false);
+        assert_eq!(due(Work::Snapshot, &never, nothing(), "2026-11-21T09:00:00Z"), two);
+    }
+
+    #[test]
+    fn nothing_is_verified_before_there_is_a_backup() {
+        let two = Some(at("2026-11-21T02:00:00Z"));
+        let now = "2026-11-21T09:00:00Z";
+        assert_eq!(due(Work::Verify, &past(&[], false), Memory::default(), now), None);
+        assert_eq!(due(Work::Verify, &past(&[], true), Memory::default(), now), two);
+        assert_eq!(due(Work::Prune, &past(&[], false), Memory::default(), now), two);
+    }
+
+    #[test]
+    fn what_is_at_work_or_held_by_another_is_left_alone() {
+        let now = "2026-11-21T09:00:00Z";
+        let busy = Memory { busy: true, ..Memory::default() };
+        assert_eq!(due(Work::Prune, &past(&[], false), busy, now), None);
+        let held = Memory { not_before: Some(Duration::from_secs(3601)), ..Memory::default() };
+        assert_eq!(due(Work::Prune, &past(&[], false), held, now), None);
+        let free = Memory { not_before: Some(Duration::from_secs(3600)), ..Memory::default() };
+        assert!(due(Work::Prune, &past(&[], false), free, now).is_some());
+    }
+
+    #[test]
+    fn what_was_done_under_a_clock_that_has_gone_back_is_due() {
+        let then = Some(at("2026-11-22T02:00:00Z"));
+        let ahead = Memory { done: then, ..Memory::default() };
+        let nothing = past(&[], true);
+        assert!(due(Work::Prune, &nothing, ahead.clone(), "2026-11-21T09:00:00Z").is_some());
+        assert!(due(Work::Prune, &nothing, ahead, "2026-11-22T09:00:00Z").is_none());
+    }
+}
