@@ -110,7 +110,7 @@ impl Run {
             cluster = cluster.map(ClusterName::as_str),
             database,
         );
-        span.in_scope(|| tracing::info!("begun"));
+        span.in_scope(|| tracing::debug!("begun"));
         Self {
             id,
             verb,
@@ -152,8 +152,8 @@ impl Run {
         let exit_code = ending.exit_code();
         let message = ending.message.map(|message| shortened(&message));
         self.span.in_scope(|| match &message {
-            Some(why) if exit_code != 0 => tracing::error!(exit_code, duration_ms, "failed: {why}"),
-            _ => tracing::info!(exit_code, duration_ms, "ended"),
+            Some(why) if exit_code != 0 => tracing::debug!(exit_code, duration_ms, "failed: {why}"),
+            _ => tracing::debug!(exit_code, duration_ms, "ended"),
         });
         let refused = matches!(ending.kind, Some(FailureKind::Key));
         if repository.keys().writer.is_none() || refused {
