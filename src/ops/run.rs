@@ -58,6 +58,11 @@ impl Ending {
         Self { kind: Some(failed.kind), message: Some(failed.message.clone()), backup: None }
     }
 
+    /// As that says.
+    pub fn of<T>(result: &Result<T, Failed>) -> Self {
+        result.as_ref().map_or_else(Self::failed, |_| Self::succeeded())
+    }
+
     /// With a failure of that kind, which a report tells.
     pub fn of_kind(kind: Option<FailureKind>) -> Self {
         Self { kind, ..Self::default() }

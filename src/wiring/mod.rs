@@ -34,7 +34,7 @@ use crate::store::s3::{Checksums, GivenCredentials, S3Options, S3Store};
 use crate::store::{Store, StoreError};
 
 pub use work::{
-    Proving, assertions, databases, is_server_named, scratch_choice, scratch_dir,
+    Proving, actor, assertions, databases, is_server_named, scratch_choice, scratch_dir,
 };
 
 /// Why the configuration cannot come to life.
