@@ -47,7 +47,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("aws_sdk_s3", &["store/s3/"]),
     ("aws_smithy_http_client", &["store/s3/"]),
     ("toml", &["config/"]),
-    ("strsim", &["config/", "domain/connection"]),
+    ("strsim", &["config/", "domain/connection", "domain/schedule"]),
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),
     ("clap_mangen", &["cli/"]),
