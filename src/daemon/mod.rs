@@ -130,6 +130,7 @@ impl Tasks {
 
     /// How it stands has been found out.
     fn stands(&self, status: Status) {
+        tracing::debug!("looked at the catalog");
         self.shared.set_status(status);
     }
 }
