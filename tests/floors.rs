@@ -46,6 +46,15 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("aws_config", &["store/s3/"]),
     ("aws_sdk_s3", &["store/s3/"]),
     ("aws_smithy_http_client", &["store/s3/"]),
+    ("croner", &["domain/schedule"]),
+    ("tokio_cron_scheduler", &["daemon/trigger"]),
+    ("axum", &["daemon/http/"]),
+    ("hyper_util", &["daemon/http/"]),
+    ("maud", &["daemon/http/"]),
+    ("prometheus_client", &["daemon/http/"]),
+    ("subtle", &["daemon/http/"]),
+    ("reqwest", &["notify/"]),
+    ("sd_notify", &["daemon/service"]),
     ("toml", &["config/"]),
     ("strsim", &["config/", "domain/connection", "domain/schedule"]),
     ("clap", &["cli/"]),
@@ -56,7 +65,7 @@ const VENDORS: &[(&str, &[&str])] = &[
 ];
 
 /// Conductors do not call each other; these modules of `ops` are no conductors.
-const SHARED_BY_CONDUCTORS: &[&str] = &["copy", "run"];
+const SHARED_BY_CONDUCTORS: &[&str] = &["claim", "copy", "run"];
 
 /// The tests of `ops` that tell a story of several conductors.
 const STORIES: &str = "tests";

@@ -20,36 +20,9 @@ pub(super) struct Listed<'a> {
     pub(super) foreign: bool,
 }
 
-/// A duration between two times of one clock; a clock that was set back gives zero.
-fn duration_ms(manifest: &Manifest) -> u64 {
-    let elapsed = manifest.started_at.duration_until(manifest.finished_at);
-    u64::try_from(elapsed.as_millis()).unwrap_or(0)
-}
-
-/// The keys that `snapshot` promises.
-pub(super) fn snapshot_json(manifest: &Manifest) -> Json {
-    json!({
-        "id": manifest.id,
-        "kind": manifest.kind,
-        "cluster": manifest.cluster,
-        "database": manifest.database,
-        "trigger": manifest.trigger,
-        "started_at": manifest.started_at,
-        "finished_at": manifest.finished_at,
-        "duration_ms": duration_ms(manifest),
-        "source_bytes": manifest.source_bytes,
-        "stored_bytes": manifest.stored_bytes,
-        "chunks_total": manifest.chunks_total,
-        "chunks_new": manifest.chunks_new,
-        "labels": manifest.labels,
-        "suspect": manifest.suspect.as_ref().map(Suspicion::reason),
-        "foreign": manifest.foreign,
-    })
-}
-
 /// Those and what `list` adds.
 pub(super) fn list_json(listed: Listed<'_>) -> Json {
-    let mut document = snapshot_json(listed.manifest);
+    let mut document = listed.manifest.summary();
     document["suspect"] = json!(listed.suspect.map(Suspicion::reason));
     document["foreign"] = listed.foreign.into();
     document["pinned"] = listed.pinned.into();
@@ -184,7 +157,7 @@ pub(super) fn show_text(shown: &Shown<'_>) -> String {
     text.fact("id", manifest.id.as_str());
     text.fact("database", &format!("{} of cluster {}", manifest.database, manifest.cluster));
     text.fact("trigger", manifest.trigger.as_str());
-    let took = duration(duration_ms(manifest));
+    let took = duration(manifest.duration_ms());
     text.fact("finished", &format!("{} after {took}", time(manifest.finished_at)));
     let (total, new) = (count(manifest.chunks_total), count(manifest.chunks_new));
     let size_all = size(manifest.source_bytes);
@@ -294,7 +267,7 @@ pub(super) fn snapshot_text(manifest: &Manifest) -> String {
         manifest.id,
         manifest.database,
         size(manifest.source_bytes),
-        duration(duration_ms(manifest)),
+        duration(manifest.duration_ms()),
         size(manifest.stored_bytes),
         count(manifest.chunks_new),
         count(manifest.chunks_total),
@@ -371,7 +344,7 @@ pub(super) mod tests {
     fn snapshot_and_list_have_the_keys_of_the_contract() {
         let manifest = manifest();
         let record = record();
-        let snapshot = snapshot_json(&manifest);
+        let snapshot = manifest.summary();
         insta::assert_snapshot!(keys(&snapshot).join(" "), @"chunks_new chunks_total cluster database duration_ms finished_at foreign id kind labels source_bytes started_at stored_bytes suspect trigger");
         let listed = Listed {
             manifest: &manifest,

@@ -3,8 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::context::Context;
-use super::failure::{Failed, failed};
-use super::recovery::{is_server_named, scratch_dir};
+use crate::domain::told::{Failed, failed};
 use super::run::Ended;
 use super::text::{Lines, harmless};
 use super::verbs::databases_meant;
@@ -23,7 +22,7 @@ pub(super) async fn check(context: &Context) -> Result<(), Ended> {
     let progress = context.progress();
     let (name, cluster) = settings.cluster().map_err(failed)?;
     let connection = wiring::connection(&settings, name, cluster).map_err(Problem::from_failure);
-    let server_named = is_server_named(&settings, cluster);
+    let server_named = wiring::is_server_named(&settings, cluster);
     let databases = match &connection {
         Ok(connection) => {
             databases_meant(&settings, cluster, connection, Vec::new()).await.map_err(Problem::from)
@@ -32,7 +31,7 @@ pub(super) async fn check(context: &Context) -> Result<(), Ended> {
         Err(_) => Ok(Vec::new()),
     };
     let notices = connection.as_ref().map(|info| info.notices().to_vec()).unwrap_or_default();
-    let (bin_dir, scratch_dir) = (wiring::bin_dir(&settings, cluster), scratch_dir(&settings));
+    let (bin_dir, scratch_dir) = (wiring::bin_dir(&settings, cluster), wiring::scratch_dir(&settings));
     let checking = Checking {
         configuration: place(&settings),
         notices,

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::ConfigVerb;
 use super::context::Context;
-use super::failure::{Failed, failed};
+use crate::domain::told::{Failed, failed};
 use super::output::write_stdout;
 use super::run::Ended;
 use super::text::{Align, Table, harmless};

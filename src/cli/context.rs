@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::args::Global;
-use super::failure::{Failed, failed};
+use crate::domain::told::{Failed, failed};
 use super::output::Output;
 use super::progress::Progress;
 use crate::config::{self, Environment, Loaded, Selection};

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use super::context::Context;
-use super::failure::{Failed, failed};
+use crate::domain::told::{Failed, failed};
 use super::output::Output;
 use super::run::Ended;
 use super::text::{Align, Table, count, duration};

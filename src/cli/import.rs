@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::args::Import;
-use super::backup::{snapshot_json, snapshot_text};
+use super::backup::snapshot_text;
 use super::context::Context;
-use super::failure::{Failed, failed};
-use super::recovery::scratch_dir;
+use crate::domain::told::{Failed, failed};
 use super::run::Ended;
 use super::verbs::{Gravest, Opened};
 use crate::domain::connection::ConnectionInfo;
@@ -26,7 +25,7 @@ pub(super) async fn import(context: &Context, args: Import) -> Result<(), Ended>
     let opened = Opened::open(context, &progress).await?;
     let settings = &opened.settings;
     let (name, cluster) = settings.cluster().map_err(failed)?;
-    let (bin_dir, scratch_dir) = (wiring::bin_dir(settings, cluster), scratch_dir(settings));
+    let (bin_dir, scratch_dir) = (wiring::bin_dir(settings, cluster), wiring::scratch_dir(settings));
     let importing = Importing {
         repository: &opened.repository,
         bin_dir: bin_dir.as_deref(),
@@ -54,7 +53,7 @@ pub(super) async fn import(context: &Context, args: Import) -> Result<(), Ended>
         match taken.await {
             Ok(manifest) => progress.aside(|| {
                 let text = || format!("{}\n", snapshot_text(&manifest));
-                context.output.result(text, || snapshot_json(&manifest))
+                context.output.result(text, || manifest.summary())
             })?,
             Err(error) => {
                 let file = file.display().to_string();

@@ -1,9 +1,9 @@
 //! `restore --in-place`: the conductors that it takes, one after the other.
 
 use super::context::Context;
-use super::failure::{Failed, failed};
+use crate::domain::told::{Failed, failed};
 use super::progress::Progress;
-use super::recovery::{ask, cluster_of, may_ask, scratch_choice};
+use super::recovery::{ask, cluster_of, may_ask};
 use super::reports::{in_place_json, in_place_text, restore_json, restore_text};
 use super::run::Ended;
 use super::verbs::Opened;
@@ -66,7 +66,7 @@ impl Work<'_> {
     ) -> Result<(), Failed> {
         let settings = &self.opened.settings;
         let (_, cluster) = cluster_of(settings, self.entry)?;
-        let scratch = scratch_choice(settings, cluster)?;
+        let scratch = wiring::scratch_choice(settings, cluster).map_err(failed)?;
         let host = wiring::host_name();
         let verifying = Verifying {
             repository: restoring.repository,

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::{KeyVerb, Rotate, Trust};
 use super::context::Context;
-use super::failure::{Failed, failed};
+use crate::domain::told::{Failed, failed};
 use super::run::Ended;
 use super::text::{Lines, harmless, time};
 use super::verbs::Opened;

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde_json::Value as Json;
 
-use super::failure::Failed;
+use crate::domain::told::Failed;
 
 /// Results and failures on their way out.
 #[derive(Debug, Clone, Copy)]

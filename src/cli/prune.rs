@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::Prune;
 use super::context::Context;
-use super::failure::failed;
+use crate::domain::told::failed;
 use super::run::Ended;
 use super::text::{Align, Lines, Table, count, harmless, size, time};
 use super::verbs::Opened;

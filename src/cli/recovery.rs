@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use super::args::{CheckArg, FormatArg, Restore, RolesArg, Verify, VerifyCheckArg};
 use super::context::Context;
-use super::failure::{Failed, failed};
+use crate::domain::told::{Failed, failed};
 use super::in_place;
 use super::progress::Progress;
 use super::reports::{
-    export_json, export_text, plan_json, plan_text, restore_json, restore_text, verify_json,
+    export_json, export_text, plan_json, plan_text, restore_json, restore_text,
     verify_text,
 };
 use super::run::Ended;
 use super::stored;
 use super::verbs::{Gravest, Opened};
-use crate::config::{self, ClusterSettings, ConnectionSource, Settings};
+use crate::config::{ClusterSettings, Settings};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::ClusterName;
@@ -26,12 +26,11 @@ use crate::ops::restore::{
     self, Consent, Destination, ExportFormat, Form, Output as ExportTo, RestoreOptions, Restored,
     Restoring,
 };
-use crate::ops::verify::{self, Choice, ScratchChoice, Verified, Verifying};
+use crate::ops::verify::{self, Choice, Verified};
 use crate::proof::Assertion;
 use crate::proof::selection::Only;
 use crate::repo::catalog::Entry;
-use crate::scratch::space;
-use crate::wiring;
+use crate::wiring::{self, Proving, assertions, scratch_dir};
 
 impl CheckArg {
     const fn depth(self) -> Depth {
@@ -51,57 +50,6 @@ pub(super) fn cluster_of<'a>(
         Some(found) => Ok(found),
         None => settings.cluster().map_err(failed),
     }
-}
-
-/// Where copies are proved: as configured, else the temporary directory, else where a disk is.
-pub(super) fn scratch_dir(settings: &Settings) -> PathBuf {
-    if let Some(configured) = &settings.scratch_dir {
-        return configured.clone();
-    }
-    let usual = std::env::temp_dir();
-    let on_disk = |path: &Path| space::of(path).is_ok_and(|space| !space.memory);
-    match Path::new("/var/tmp") {
-        other if !on_disk(&usual) && on_disk(other) => other.to_owned(),
-        _ => usual,
-    }
-}
-
-fn assertions(cluster: &ClusterSettings) -> Vec<Assertion> {
-    let assertion =
-        |own: &config::Assertion| Assertion { name: own.name.clone(), sql: own.sql.clone() };
-    cluster.assertions.iter().map(assertion).collect()
-}
-
-/// The server of a cluster for scratch databases; none on a host that only verifies.
-fn scratch_server(
-    settings: &Settings,
-    name: &ClusterName,
-    cluster: &ClusterSettings,
-) -> Option<ConnectionInfo> {
-    // Nothing at all would mean the local server, which nobody asked for here.
-    let named = is_server_named(settings, cluster);
-    named.then(|| wiring::connection(settings, name, cluster).ok()).flatten()
-}
-
-/// Whether anything says where a cluster's server is.
-pub(super) fn is_server_named(settings: &Settings, cluster: &ClusterSettings) -> bool {
-    let anywhere = ["PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"];
-    let told = |name: &&str| settings.environment.get(name).is_some();
-    !matches!(cluster.connection, ConnectionSource::PgVariables) || anywhere.iter().any(told)
-}
-
-pub(super) fn scratch_choice(
-    settings: &Settings,
-    cluster: &ClusterSettings,
-) -> Result<ScratchChoice, Failed> {
-    Ok(match &cluster.scratch {
-        config::ScratchChoice::Auto => ScratchChoice::Auto,
-        config::ScratchChoice::Directory(path) => ScratchChoice::Directory(path.clone()),
-        config::ScratchChoice::Server(text) => {
-            let server = wiring::other_connection(&settings.environment, text.expose());
-            ScratchChoice::Server(Box::new(server.map_err(failed)?))
-        }
-    })
 }
 
 pub(super) async fn verify(context: &Context, args: Verify) -> Result<(), Ended> {
@@ -146,24 +94,8 @@ async fn verify_group(
     let settings = &opened.settings;
     let Some(first) = entries.first() else { return Ok(()) };
     let (name, cluster) = cluster_of(settings, first)?;
-    let server = scratch_server(settings, name, cluster);
-    let (bin_dir, scratch_dir) = (wiring::bin_dir(settings, cluster), scratch_dir(settings));
-    let (scratch, assertions) = (scratch_choice(settings, cluster)?, assertions(cluster));
-    let host = wiring::host_name();
-    let verifying = Verifying {
-        repository: &opened.repository,
-        server: server.as_ref(),
-        bin_dir: bin_dir.as_deref(),
-        scratch_dir: &scratch_dir,
-        scratch: &scratch,
-        assertions: &assertions,
-        depth,
-        idle: cluster.idle_timeout,
-        signer: opened.repository.keys().writer.as_ref().map(|writer| &writer.signing),
-        host: &host,
-        observer: progress,
-        cancel: &context.cancel,
-    };
+    let proving = Proving::of(settings, name, cluster).map_err(failed)?;
+    let verifying = proving.verifying(&opened.repository, depth, progress, &context.cancel);
     let mut told = Ok(());
     let done = |verified: &Verified| {
         if told.is_ok() {
@@ -181,7 +113,7 @@ fn tell(context: &Context, gravest: &mut Gravest, verified: &Verified) -> Result
         Ok(report) => report,
         Err(error) => return gravest.add(context, "id", id.as_str(), Failed::of(error)),
     };
-    context.output.result(|| verify_text(report), || verify_json(report))?;
+    context.output.result(|| verify_text(report), || report.summary())?;
     if report.result != Outcome::Passed {
         gravest.note(FailureKind::Damage);
         if !context.output.json {

@@ -71,20 +71,6 @@ fn kit_lines(url: &str, signer: &str) -> String {
          # signer: {signer}\n"
     )
 }
-
-/// `verify --json`: one line for each backup.
-pub(super) fn verify_json(report: &VerifyReport) -> Json {
-    json!({
-        "id": report.id,
-        "result": report.result,
-        "checks": report.checks,
-        "duration_ms": report.duration_ms,
-        "cluster": report.cluster,
-        "database": report.database,
-        "recorded": report.recorded,
-    })
-}
-
 /// `verify` for people.
 pub(super) fn verify_text(report: &VerifyReport) -> String {
     let (id, database) = (&report.id, harmless(&report.database));
@@ -236,7 +222,7 @@ mod tests {
             recorded: true,
             unrecorded: None,
         };
-        let document = verify_json(&report);
+        let document = report.summary();
         has(&document, "id result checks duration_ms");
         assert_eq!(document["result"], "failed");
         has(&document["checks"][0], "name result detail");

@@ -4,8 +4,8 @@ use serde_json::{Value as Json, json};
 
 use super::args::Verify;
 use super::context::Context;
-use super::failure::{Failed, failed};
-use super::reports::{verify_json, verify_text};
+use crate::domain::told::{Failed, failed};
+use super::reports::verify_text;
 use super::run::Ended;
 use super::text::{Lines, count, size};
 use super::verbs::{Gravest, Opened};
@@ -66,7 +66,7 @@ fn show(context: &Context, report: StoredReport) -> Result<(), Ended> {
 fn backup_json(backup: &VerifyReport, damaged: &[DamagedChunk]) -> Json {
     let own = damaged.iter().filter(|one| one.needed_by.contains(&backup.id));
     let one = |one: &DamagedChunk| json!({"chunk": one.key, "reason": one.reason, "needed_by": one.needed_by});
-    let mut document = verify_json(backup);
+    let mut document = backup.summary();
     document["damaged"] = own.map(one).collect();
     document
 }

@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+pub(super) use crate::domain::told::harmless;
+
 /// `1.5 MiB`: three digits at most, binary units.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -47,12 +49,6 @@ pub(super) fn count(number: u64) -> String {
         text.push(digit);
     }
     text
-}
-
-/// What came from outside (names, labels, server messages) may hold bytes that steer a terminal.
-pub(super) fn harmless(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
-    text.chars().map(shown).collect()
 }
 
 /// A text that grows by lines.

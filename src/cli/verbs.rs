@@ -6,15 +6,15 @@ use serde_json::{Value as Json, json};
 
 use super::args::{Adopt, Init, List, Show, Snapshot, TriggerArg, Verb};
 use super::backup::{
-    Listed, Shown, list_json, list_text, show_json, show_text, snapshot_json, snapshot_text,
+    Listed, Shown, list_json, list_text, show_json, show_text, snapshot_text,
 };
 use super::context::Context;
-use super::failure::{Failed, failed};
+use crate::domain::told::{Failed, failed};
 use super::reports::{init_json, init_text};
 use super::run::Ended;
 use super::text::harmless;
 use super::{keys, recovery};
-use crate::config::{ClusterSettings, Databases, Settings, Starter};
+use crate::config::{ClusterSettings, Settings, Starter};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::FailureKind;
 use crate::domain::manifest::Trigger;
@@ -147,7 +147,7 @@ async fn snapshot(context: &Context, args: Snapshot) -> Result<(), Ended> {
         match taken {
             Ok(manifest) => progress.aside(|| {
                 let text = || format!("{}\n", snapshot_text(&manifest));
-                context.output.result(text, || snapshot_json(&manifest))
+                context.output.result(text, || manifest.summary())
             })?,
             Err(error) => {
                 progress.aside(|| gravest.add(context, "database", database, failed(error)))?;
@@ -166,11 +166,7 @@ pub(super) async fn databases_meant(
 ) -> Result<Vec<String>, Failed> {
     databases.extend(settings.database.clone());
     if databases.is_empty() {
-        databases = match &cluster.databases {
-            Databases::Named(names) => names.clone(),
-            Databases::OfConnection => vec![connection.database().to_owned()],
-            Databases::All => snapshot::databases(connection).await.map_err(failed)?,
-        };
+        databases = wiring::databases(settings, cluster, connection).await.map_err(failed)?;
     }
     let mut seen = BTreeSet::new();
     databases.retain(|database| seen.insert(database.clone()));

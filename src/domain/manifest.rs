@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
 use super::chunk::Hash;
 use super::id::{BackupId, ClusterName, EpochId};
@@ -202,6 +203,33 @@ impl Manifest {
     /// Whether it holds what somebody was about to replace: then it is never meant by `latest`.
     pub fn is_safety_snapshot(&self) -> bool {
         self.labels.contains_key(BEFORE_RESTORE_OF)
+    }
+
+    /// How long it took, by the clock of its host; zero where that was set back meanwhile.
+    pub fn duration_ms(&self) -> u64 {
+        let elapsed = self.started_at.duration_until(self.finished_at);
+        u64::try_from(elapsed.as_millis()).unwrap_or(0)
+    }
+
+    /// The document that `snapshot --json` promises.
+    pub fn summary(&self) -> Json {
+        json!({
+            "id": self.id,
+            "kind": self.kind,
+            "cluster": self.cluster,
+            "database": self.database,
+            "trigger": self.trigger,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "duration_ms": self.duration_ms(),
+            "source_bytes": self.source_bytes,
+            "stored_bytes": self.stored_bytes,
+            "chunks_total": self.chunks_total,
+            "chunks_new": self.chunks_new,
+            "labels": self.labels,
+            "suspect": self.suspect.as_ref().map(Suspicion::reason),
+            "foreign": self.foreign,
+        })
     }
 
     /// The part of that name.

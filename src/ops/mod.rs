@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod check;
+pub mod claim;
 mod copy;
 pub mod import;
 pub mod init;

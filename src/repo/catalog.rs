@@ -11,6 +11,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::error::RepoError;
 use super::layout::{self, IntentState};
+use super::remembered::Remembered;
 use super::{Repository, documents};
 use crate::codec::hash::plain_hash;
 use crate::domain::chunk::Hash;
@@ -78,6 +79,14 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// Newest first. Ids are only as fine as seconds, and which of two in one second came first is in the manifest.
+    fn sort(&mut self) {
+        self.entries.sort_by(|a, b| {
+            let key = |entry: &Entry| (entry.manifest.started_at, entry.manifest.id.clone());
+            key(b).cmp(&key(a))
+        });
+    }
+
     /// The one backup that `selector` names.
     pub fn resolve(&mut self, selector: &Selector, wanted: &str) -> Result<Entry, RepoError> {
         let at = match selector {
@@ -265,11 +274,7 @@ impl Repository {
             Ok(())
         })
         .await?;
-        // Ids are only as fine as seconds, and which of two in one second came first is in the manifest.
-        catalog.entries.sort_by(|a, b| {
-            let key = |entry: &Entry| (entry.manifest.started_at, entry.manifest.id.clone());
-            key(b).cmp(&key(a))
-        });
+        catalog.sort();
         Ok(catalog)
     }
 
@@ -343,7 +348,25 @@ impl Repository {
     /// The backups that `filter` lets through, with their marks and the verifications that stand.
     pub async fn catalog(&self, filter: &Filter) -> Result<Catalog, RepoError> {
         let names = self.manifest_names(filter.cluster.as_ref()).await?;
-        let mut catalog = self.manifests(&names).await?;
+        let catalog = self.manifests(&names).await?;
+        self.marked(catalog, filter, &mut Remembered::default()).await
+    }
+
+    /// All backups, without their sealed parts; what was read before is not read again.
+    pub async fn catalog_again(&self, known: &mut Remembered) -> Result<Catalog, RepoError> {
+        let names = self.manifest_names(None).await?;
+        let mut catalog = self.manifests(&known.unknown(&names)).await?;
+        catalog.entries = known.exchange(catalog.entries, &names);
+        catalog.sort();
+        self.marked(catalog, &Filter::default(), known).await
+    }
+
+    async fn marked(
+        &self,
+        mut catalog: Catalog,
+        filter: &Filter,
+        known: &mut Remembered,
+    ) -> Result<Catalog, RepoError> {
         if let Some(database) = &filter.database {
             catalog.entries.retain(|entry| entry.manifest.database == *database);
         }
@@ -352,7 +375,8 @@ impl Repository {
         let mut pinned = HashSet::new();
         let mut verified = HashMap::new();
         for cluster in &clusters {
-            let marks = tokio::try_join!(self.pins(cluster), self.standing_verifications(cluster))?;
+            let standing = self.standing_verifications(cluster, known);
+            let marks = tokio::try_join!(self.pins(cluster), standing)?;
             pinned.extend(marks.0);
             verified.extend(marks.1);
             self.adopt_entries(cluster, &mut catalog.entries).await?;
@@ -382,6 +406,16 @@ impl Repository {
             }
         }
         Ok(entries)
+    }
+
+    /// The newest backup of a cluster that `fits`; no more manifests are read than it takes.
+    pub async fn newest(
+        &self,
+        cluster: &ClusterName,
+        fits: impl Fn(&Entry) -> bool,
+    ) -> Result<Option<Entry>, RepoError> {
+        let entries = self.newest_manifests(cluster, |seen| seen.iter().any(&fits)).await?;
+        Ok(entries.into_iter().find(fits))
     }
 
     /// All objects whose names begin with `prefix`, names only.

@@ -37,6 +37,7 @@ mod present;
 pub mod prune;
 pub mod reader;
 pub mod recover_page;
+pub mod remembered;
 pub mod verifications;
 pub mod workers;
 

@@ -6,6 +6,7 @@ use futures::stream::{self, StreamExt as _};
 
 use super::error::RepoError;
 use super::layout;
+use super::remembered::Remembered;
 use super::{Repository, documents};
 use crate::codec::sign::SigningKey;
 use crate::domain::id::{BackupId, ClusterName};
@@ -31,23 +32,37 @@ impl Repository {
 
     /// The trusted record of each backup that stands: the newest, but for a failure that a deeper look found before
     /// it. Records of strangers count for nothing.
-    pub(crate) async fn standing_verifications(
+    pub(super) async fn standing_verifications(
         &self,
         cluster: &ClusterName,
+        known: &mut Remembered,
     ) -> Result<HashMap<BackupId, VerificationRecord>, RepoError> {
-        let mut newest: HashMap<BackupId, Vec<BackupId>> = HashMap::new();
+        let mut listed: HashMap<BackupId, Vec<BackupId>> = HashMap::new();
         for key in self.keys_below(&layout::verifications(cluster)).await? {
             if let Some((backup, record)) = layout::verification_of(&key) {
-                newest.entry(backup).or_default().push(record);
+                listed.entry(backup).or_default().push(record);
             }
         }
-        let read = newest.into_iter().map(|(backup, records)| async move {
-            let standing = self.standing_of(cluster, &backup, records).await?;
-            Ok(standing.map(|record| (backup, record)))
+        let mut all = HashMap::new();
+        let mut unknown = Vec::new();
+        for (backup, mut records) in listed {
+            records.sort();
+            match known.standing(&backup, &records) {
+                Some(standing) => all.extend(standing.map(|record| (backup, record))),
+                None => unknown.push((backup, records)),
+            }
+        }
+        let read = unknown.into_iter().map(|(backup, records)| async move {
+            let standing = self.standing_of(cluster, &backup, records.clone()).await?;
+            Ok::<_, RepoError>((backup, records, standing))
         });
-        let read: Vec<Result<_, RepoError>> =
-            stream::iter(read).buffer_unordered(self.store.concurrency().max(1)).collect().await;
-        read.into_iter().filter_map(Result::transpose).collect()
+        let mut read = stream::iter(read).buffer_unordered(self.store.concurrency().max(1));
+        while let Some(read) = read.next().await {
+            let (backup, records, standing) = read?;
+            all.extend(standing.clone().map(|record| (backup.clone(), record)));
+            known.keep_standing(backup, records, standing);
+        }
+        Ok(all)
     }
 
     /// That of these records of a backup which stands.
@@ -182,7 +197,7 @@ mod tests {
             (&[("00", Full, Passed), ("01", Counts, Passed)], 1),
         ] {
             let (repository, cluster, backup) = with(records).await;
-            let standing = repository.standing_verifications(&cluster).await.expect("read");
+            let standing = repository.standing_verifications(&cluster, &mut Remembered::default()).await.expect("read");
             assert_eq!(standing[&backup].duration_ms, shown, "{records:?}");
         }
     }
@@ -191,7 +206,7 @@ mod tests {
     async fn a_clock_that_stands_behind_puts_no_record_before_an_earlier_one() {
         let records = [("30", Depth::Full, Outcome::Passed), ("10", Depth::Full, Outcome::Failed)];
         let (repository, cluster, backup) = with(&records).await;
-        let standing = repository.standing_verifications(&cluster).await.expect("read");
+        let standing = repository.standing_verifications(&cluster, &mut Remembered::default()).await.expect("read");
         assert_eq!(standing[&backup].result, Outcome::Failed);
         let all = repository.verifications(&cluster, &backup).await.expect("read");
         let order: Vec<u64> = all.iter().map(|record| record.duration_ms).collect();

@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::SnapshotError;
 pub use self::hooks::{HookError, Hooks};
 use self::pulse::Pulse;
-use crate::codec::hash::plain_hash;
 use crate::domain::archive::{ArchiveSummary, ROW_SETTINGS};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::inventory::{Inventory, display_name};
 use crate::domain::manifest::{BackupKind, Manifest, PartKind, Trigger, Versions};
 use crate::domain::observer::{Observer, Severity};
+use crate::ops::claim::{self, Claim};
 use crate::postgres::PostgresError;
 use crate::postgres::catalog;
 use crate::postgres::child::{Child, ChildSpec, capture};
@@ -147,7 +147,7 @@ async fn taken(
         repository.write_access().await?;
         // Before the lock, which would belong to nobody behind such a pooler.
         let pooling = pooler::refuse_transaction_pooling(&connection).await?;
-        let lock = claim(repository, options, database, pooling, observer).await?;
+        let lock = claimed(repository, options, database, pooling, observer).await?;
         Ok::<_, SnapshotError>((pooling, lock))
     };
     let (pooling, _lock) = pulse.guard(cancel, Box::pin(ready)).await?;
@@ -177,43 +177,18 @@ fn lost_a_lock(error: &SnapshotError) -> bool {
 }
 
 /// The advisory lock of this database's snapshots in this repository; another holder is exit 6.
-///
-/// Taken in database `postgres`, since advisory locks are per database and every host must meet at the
-/// same; where that is out of reach, in the database itself. A pooler may treat each database in its own way.
-async fn claim(
+async fn claimed(
     repository: &Repository,
     options: &SnapshotOptions,
     database: &str,
     pooling: Pooling,
     observer: &dyn Observer,
-) -> Result<Session, SnapshotError> {
-    let meeting_place = options.connection.with_database("postgres");
-    let meeting = async {
-        if pooling == Pooling::Session {
-            pooler::refuse_transaction_pooling(&meeting_place).await?;
-        }
-        Session::connect(&meeting_place, "lock").await
-    };
-    let session = match meeting.await {
-        Ok(session) => session,
-        Err(elsewhere) => {
-            let own = options.connection.with_database(database);
-            let session = Session::connect(&own, "lock").await?;
-            let message = format!(
-                "the lock against a second run is taken in `{database}` itself: {elsewhere}"
-            );
-            observer.finding(Severity::Notice, &message);
-            session
-        }
-    };
+) -> Result<Claim, SnapshotError> {
+    let own = options.connection.with_database(database);
     let name = format!("pgkeep snapshot {} {} {database}", repository.document.id, options.cluster);
-    let hash = plain_hash(name.as_bytes()).0;
-    let key = i64::from_le_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
-    let row = session.client().query_one(TRY_LOCK, &[&key]).await.map_err(PostgresError::from)?;
-    if row.get::<_, bool>(0) { Ok(session) } else { Err(SnapshotError::Busy(database.to_owned())) }
+    let claim = claim::take(&own, pooling, &name, observer).await?;
+    claim.ok_or_else(|| SnapshotError::Busy(database.to_owned()))
 }
-
-const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
 
 /// One attempt at one database.
 struct Run<'a> {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
 mod choose;
@@ -98,6 +99,21 @@ pub struct VerifyReport {
     pub recorded: bool,
     /// Why not, where this host signs them.
     pub unrecorded: Option<Arc<RepoError>>,
+}
+
+impl VerifyReport {
+    /// The document that `verify --json` promises.
+    pub fn summary(&self) -> Json {
+        json!({
+            "id": self.id,
+            "result": self.result,
+            "checks": self.checks,
+            "duration_ms": self.duration_ms,
+            "cluster": self.cluster,
+            "database": self.database,
+            "recorded": self.recorded,
+        })
+    }
 }
 
 /// One backup's verification: a report (which may tell of failed checks), or why there is none.

@@ -5,15 +5,17 @@ use std::error::Error;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::text::{Lines, harmless};
-use crate::domain::failure::{Failure, FailureKind, system_hint};
+use super::failure::{Failure, FailureKind, system_hint};
 
 /// What of an error reaches the outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failed {
-    pub(super) kind: FailureKind,
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
+pub struct Failed {
+    /// The class, and with it the exit code.
+    pub kind: FailureKind,
+    /// The error and its causes, one line.
+    pub message: String,
+    /// What to check or run.
+    pub hint: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -26,17 +28,17 @@ struct ErrorDocument<'a> {
 
 impl Failed {
     /// Of any error of the floors below.
-    pub(super) fn of(error: &dyn Failure) -> Self {
+    pub fn of(error: &dyn Failure) -> Self {
         Self { kind: error.kind(), message: chain(error), hint: error.hint() }
     }
 
     /// A wrong use that was noticed on this floor.
-    pub(super) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: FailureKind::Usage, message: message.into(), hint: Some(hint.into()) }
     }
 
     /// What no one foresaw.
-    pub(super) fn unexpected(message: &str, error: &(dyn Error + 'static)) -> Self {
+    pub fn unexpected(message: &str, error: &(dyn Error + 'static)) -> Self {
         let message = format!("{message}: {}", chain(error));
         let of_the_system = std::iter::successors(Some(error), |error| (*error).source())
             .find_map(|error| system_hint(error.downcast_ref()?));
@@ -44,7 +46,7 @@ impl Failed {
     }
 
     /// After a signal.
-    pub(super) fn interrupted() -> Self {
+    pub fn interrupted() -> Self {
         Self {
             kind: FailureKind::Interrupted,
             message: "interrupted".to_owned(),
@@ -53,17 +55,13 @@ impl Failed {
     }
 
     /// `error: …` and `hint: …`, a line each.
-    pub(super) fn text(&self) -> String {
-        let mut text = Lines::default();
-        text.line(&format!("error: {}", self.message));
-        if let Some(hint) = &self.hint {
-            text.line(&format!("hint: {}", one_line(hint)));
-        }
-        text.into_text()
+    pub fn text(&self) -> String {
+        let hint = self.hint.as_deref().map(|hint| format!("hint: {}\n", one_line(hint)));
+        format!("error: {}\n{}", self.message, hint.unwrap_or_default())
     }
 
     /// `{"error": {"exit_code", "kind", "message", "hint"}}`.
-    pub(super) fn json(&self) -> Json {
+    pub fn json(&self) -> Json {
         json!({ "error": ErrorDocument {
             exit_code: self.kind.exit_code(),
             kind: self.kind.name(),
@@ -75,12 +73,12 @@ impl Failed {
 
 /// What of an error reaches the outside, as `map_err` takes it.
 #[expect(clippy::needless_pass_by_value, reason = "`map_err` gives the error away")]
-pub(super) fn failed(error: impl Failure) -> Failed {
+pub fn failed(error: impl Failure) -> Failed {
     Failed::of(&error)
 }
 
 /// An error and its sources as one line. A source whose words are there already is not repeated.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = one_line(&error.to_string());
     let mut source = error.source();
     while let Some(error) = source {
@@ -92,6 +90,12 @@ pub(super) fn chain(error: &dyn Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// What came from outside (names, labels, server messages) may hold bytes that steer a terminal.
+pub fn harmless(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 fn one_line(text: &str) -> String {

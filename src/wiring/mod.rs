@@ -1,5 +1,7 @@
 //! Floor 5: configuration becomes live parts. The one place that knows them all.
 
+mod work;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +32,10 @@ use crate::store::local::LocalStore;
 #[cfg(feature = "s3")]
 use crate::store::s3::{Checksums, GivenCredentials, S3Options, S3Store};
 use crate::store::{Store, StoreError};
+
+pub use work::{
+    Proving, assertions, databases, is_server_named, scratch_choice, scratch_dir,
+};
 
 /// Why the configuration cannot come to life.
 #[derive(Debug, thiserror::Error)]
