@@ -9,6 +9,7 @@ pub mod http;
 pub mod jobs;
 mod listener;
 mod looks;
+pub mod news;
 pub mod runs;
 mod service;
 pub mod shared;
