@@ -49,6 +49,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("croner", &["domain/schedule"]),
     ("tokio_cron_scheduler", &["daemon/trigger"]),
     ("axum", &["daemon/http/"]),
+    ("hyper", &["daemon/http/"]),
     ("hyper_util", &["daemon/http/"]),
     ("maud", &["daemon/http/"]),
     ("prometheus_client", &["daemon/http/"]),
