@@ -12,16 +12,20 @@
 use std::path::{Path, PathBuf};
 
 mod build;
+mod daemon;
+mod credentials;
 mod dotenv;
 pub mod edit;
 mod environment;
 mod error;
 mod explain;
 mod files;
+mod jobs;
 mod layer;
 mod retention;
 mod schema;
 mod secret;
+mod section;
 pub mod settings;
 mod starter;
 mod variables;
@@ -32,9 +36,10 @@ pub use explain::Explained;
 pub use files::read_secret;
 pub use secret::{MASK, connection_has_password, mask_connection};
 pub use settings::{
-    Assertion, ChecksumPolicy, ClusterSettings, ConnectionSource, Databases, EncryptionSettings,
-    Hooks, IDENTITY_FILE_NAME, KeySource, RepositoryLocation, RepositorySettings, ScratchChoice,
-    ServiceSettings, Settings, WRITER_KEY_FILE_NAME,
+    AlarmSettings, Assertion, ChecksumPolicy, ClusterSettings, ConnectionSource, DaemonSettings,
+    Databases, EncryptionSettings, Hooks, IDENTITY_FILE_NAME, JobSettings, KeySource, News,
+    NotifySettings, RepositoryLocation, RepositorySettings, ScratchChoice, ServiceSettings,
+    Settings, WRITER_KEY_FILE_NAME, WebhookSettings, WebhookTemplate,
 };
 pub use starter::Starter;
 
@@ -95,7 +100,8 @@ pub fn load(environment: Environment, selection: &Selection) -> Result<Loaded, C
     layers.push(named);
     let merged = layer::merge(layers)?;
     let mut explained = explain::explain(&layer::leaves(&merged)?);
-    let settings = build::settings(merged, &explained, environment, file, selection)?;
+    let mut settings = build::settings(merged, &explained, environment, file, selection)?;
+    credentials::take(&mut settings);
     explain::add_fallbacks(&mut explained, &settings);
     Ok(Loaded { settings, explained })
 }
@@ -179,7 +185,7 @@ mod tests {
         let layer = files::parse(&whole, Path::new("x"), &|line| line.to_string());
         let layer = layer.expect("every example is accepted");
         for key in schema::KEYS {
-            let named = key.path.replace('*', "main");
+            let named = schema::example(key.path);
             assert!(layer.leaves.contains_key(&named), "{named} is not explained");
         }
     }

@@ -60,7 +60,7 @@ pub struct DaemonSettings {
     pub listen: std::net::SocketAddr,
     /// Whether an address beyond this host is agreed to.
     pub allow_remote: bool,
-    /// What the snapshot hook asks for; without one the hook is off.
+    /// What the snapshot hook asks for; without one the hook is off. [`Self::read_token`] gives it.
     pub token: Option<KeySource>,
     /// How many snapshots and verifications run at once.
     pub concurrency: usize,
@@ -78,8 +78,8 @@ pub struct NotifySettings {
 /// `[notify.webhooks.NAME]`.
 #[derive(Debug, Clone)]
 pub struct WebhookSettings {
-    /// Its URL; whoever knows it may post there.
-    pub url: Secret,
+    /// Its URL; whoever knows it may post there. [`Self::read_url`] gives it.
+    pub url: KeySource,
     /// What is posted.
     pub template: WebhookTemplate,
     /// Which news it gets: at least one of `failure`, `recovery`, `success`, `overdue`.
@@ -261,6 +261,8 @@ pub enum KeySource {
     File(PathBuf),
     /// The file at home, which may be absent.
     AtHome(PathBuf),
+    /// None, and so: what would have passed it.
+    Absent(String),
 }
 
 impl KeySource {
@@ -277,13 +279,14 @@ impl KeySource {
                 }
                 result => result.map(Some),
             },
+            Self::Absent(_) => Ok(None),
         }
     }
 
     /// The file it is read from, were it absent; none where it is a text.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Text(..) => None,
+            Self::Text(..) | Self::Absent(_) => None,
             Self::File(path) | Self::AtHome(path) => Some(path),
         }
     }
@@ -299,7 +302,7 @@ impl KeySource {
     /// Where it is looked for, for messages.
     pub fn describe(&self) -> String {
         match self {
-            Self::Text(_, origin) => origin.clone(),
+            Self::Text(_, origin) | Self::Absent(origin) => origin.clone(),
             Self::File(path) | Self::AtHome(path) => path.display().to_string(),
         }
     }

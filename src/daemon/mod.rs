@@ -9,6 +9,7 @@ pub mod http;
 pub mod jobs;
 mod listener;
 mod looks;
+pub mod news;
 pub mod runs;
 mod service;
 pub mod shared;
@@ -130,6 +131,7 @@ impl Tasks {
 
     /// How it stands has been found out.
     fn stands(&self, status: Status) {
+        tracing::debug!("looked at the catalog");
         self.shared.set_status(status);
     }
 }

@@ -20,11 +20,14 @@ const BACKOFF_FIRST: Duration = Duration::from_mins(1);
 /// The longest wait between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_mins(30);
 
+/// Where a look at a schedule as such begins: a Monday, the first of January 2024. Before, zones had other rules.
+const RECENT: Timestamp = Timestamp::constant(1_704_067_200, 0);
+
 /// Why a text is no schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// Not a cron expression.
-    #[error("`{text}` is not a cron expression: {why}")]
+    #[error("`{text}` is no schedule: {why}")]
     Expression {
         /// What was given.
         text: String,
@@ -34,8 +37,22 @@ pub enum ScheduleError {
         nearest: Option<String>,
     },
     /// A day that never comes.
-    #[error("`{0}` never comes")]
-    Never(String),
+    #[error("`{text}` is no schedule: such a day never comes")]
+    Never {
+        /// What was given.
+        text: String,
+        /// The one that is nearest and comes.
+        nearest: Option<String>,
+    },
+}
+
+impl ScheduleError {
+    /// The valid one that is nearest.
+    pub fn nearest(&self) -> Option<&str> {
+        match self {
+            Self::Expression { nearest, .. } | Self::Never { nearest, .. } => nearest.as_deref(),
+        }
+    }
 }
 
 /// A cron expression in a time zone.
@@ -76,7 +93,7 @@ impl Schedule {
         let schedule = Self { cron, text: text.trim().to_owned(), zone, jitter, longest: Arc::default() };
         match schedule.next(Timestamp::UNIX_EPOCH) {
             Some(_) => Ok(schedule),
-            None => Err(ScheduleError::Never(text.to_owned())),
+            None => Err(ScheduleError::Never { text: text.to_owned(), nearest: None }),
         }
     }
 
@@ -142,6 +159,21 @@ impl Schedule {
             }
         }
         longest
+    }
+
+    /// The shortest time between two runs, as far as 64 of them show.
+    pub fn shortest_gap(&self) -> Duration {
+        self.gaps(RECENT).min().unwrap_or(Duration::MAX)
+    }
+
+    fn gaps(&self, from: Timestamp) -> impl Iterator<Item = Duration> {
+        let mut last = self.next(from);
+        std::iter::from_fn(move || {
+            let (before, after) = (last?, self.next(last?)?);
+            last = Some(after);
+            Some(before.duration_until(after).unsigned_abs())
+        })
+        .take(64)
     }
 
     fn find(&self, from: Timestamp, inclusive: bool) -> Option<Zoned> {
