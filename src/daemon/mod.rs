@@ -144,10 +144,7 @@ pub async fn run(
 ) -> Result<(), DaemonError> {
     let settings = Arc::new(load().map_err(DaemonError::Start)?);
     let first = looks::open(Arc::clone(&settings)).await.map_err(DaemonError::Start)?;
-    let token = match &settings.daemon.token {
-        Some(source) => source.read("the token of the daemon")?,
-        None => None,
-    };
+    let token = settings.daemon.read_token()?;
     let (asked_in, asked_out) = mpsc::channel(64);
     let (outbox, inbox) = mpsc::channel(256);
     let shared = Shared::new(asked_in);
