@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::support::keeper::Pgkeep;
-use crate::support::{Keeper, Server};
+use crate::support::{Cluster, Keeper, Server};
 
 const SCHEDULE: &str = "PGKEEP__CLUSTERS__MAIN__SNAPSHOT__SCHEDULE";
 const INTERVALS: &str = "PGKEEP__CLUSTERS__MAIN__ALARM__INTERVALS";
@@ -202,7 +202,7 @@ fn status_shows_what_there_is_and_strict_fails_when_it_is_late() {
 
 #[test]
 fn an_open_list_of_databases_is_the_servers_and_without_a_server_the_catalogs() {
-    let cluster = crate::support::Cluster::start(&Server::older().bin);
+    let cluster = Cluster::older(&[]);
     let url = cluster.url("postgres");
     let mut keeper = Keeper::initialised(&url);
     keeper.snapshot_id();
