@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo test check test-matrix test-stores soak bench bench-local bench-s3
+.PHONY: help demo test check test-matrix test-stores test-system deb soak bench bench-local bench-s3
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -25,6 +25,7 @@ test:
 check:
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
+	cargo clippy --test nodes --quiet -- -D warnings
 	cargo test --quiet --test floors
 	cargo test --quiet --lib -- --skip interleavings
 
@@ -35,15 +36,29 @@ test-matrix:
 	MAJORS="16 18" tests/run cargo test --test it
 	MAJORS="15 18" tests/run cargo test --test it
 
-## make test-stores  the S3 contract and a story against Garage (one node and three) and Ceph RGW;
-## builds Garage and unpacks Ceph the first time (about 20 minutes of two cores, 2 GB)
+## make test-stores  the S3 contract and a story against Garage (one node and three) and Ceph RGW, and stories of three
+## nodes that die; builds Garage and unpacks Ceph the first time (about 20 minutes of two cores, 2 GB)
 STORES ?= garage garage3 ceph
 test-stores:
 	@tests/setup test
 	@for store in $(STORES); do \
 	    tests/stores/run $$store cargo test --test s3 the_s3_store_keeps_the_contract && \
 	    tests/stores/run $$store tests/run cargo test --test it s3::a_lost_database || exit 1; \
+	    [ $$store = garage ] || tests/stores/run $$store tests/run cargo test --test nodes || exit 1; \
 	done
+
+## make deb          the Debian package (target/packaging); PROFILE=dev is quicker to build
+PROFILE ?= release
+deb:
+	@tests/setup deb
+	@packaging/build $(PROFILE)
+
+## make test-system  the package on a booted systemd, and the tree of docs/docker/Dockerfile; as root, a few minutes,
+## half a gigabyte of Debian packages the first time
+test-system:
+	@tests/setup system
+	@tests/system/run
+	@tests/system/image
 
 ## make soak         10,000 histories of writers, prunes, pauses and crashes; SIM_FROM=N begins elsewhere
 soak:

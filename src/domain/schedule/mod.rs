@@ -12,6 +12,7 @@
 //! begins with `*`, both must fit. Every time of a schedule is a whole second, and `next` and `last` agree on them.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use croner::Cron;
@@ -70,6 +71,8 @@ pub struct Schedule {
     text: String,
     zone: TimeZone,
     jitter: Duration,
+    /// Measured once.
+    longest: Arc<OnceLock<Duration>>,
 }
 
 impl PartialEq for Schedule {
@@ -103,7 +106,8 @@ impl Schedule {
         // Short for it, nicknames are written out in the pattern.
         let fields: Vec<&str> = cron.as_str().split_whitespace().collect();
         let of_day = !fields[..fields.len() - 3].iter().any(|field| field.contains('*'));
-        Ok(Self { cron, of_day, text: text.trim().to_owned(), zone, jitter })
+        let text = text.trim().to_owned();
+        Ok(Self { cron, of_day, text, zone, jitter, longest: Arc::default() })
     }
 
     /// The expression as it was written.
@@ -176,9 +180,35 @@ impl Schedule {
         Duration::from_millis(hash % below)
     }
 
-    /// The longest time between two runs, as far as the next 64 show; what is later than that is late.
+    /// The longest time between two runs, as far as the year after the first question shows; what is later than that is
+    /// late.
     pub fn longest_gap(&self, now: Timestamp) -> Duration {
-        self.gaps(now).max().unwrap_or_default()
+        *self.longest.get_or_init(|| self.measured(now))
+    }
+
+    /// Runs that follow each other closely are too many to be looked at one by one, so a gap is met by looking where it
+    /// must be: at the next runs, into every few hours of two weeks (nights, weekends), and into each day of a year.
+    fn measured(&self, now: Timestamp) -> Duration {
+        const FEW: SignedDuration = SignedDuration::from_hours(5);
+        const DAY: SignedDuration = SignedDuration::from_hours(24);
+        let mut longest = Duration::ZERO;
+        let mut runs = std::iter::successors(self.next(now), |at| self.next(*at)).take(64);
+        let mut before = runs.next();
+        for at in runs {
+            longest = longest.max(before.map_or(Duration::ZERO, |one| between(one, at)));
+            before = Some(at);
+        }
+        for (step, days) in [(FEW, 14), (DAY, 400)] {
+            let end = now.checked_add(DAY * days).unwrap_or(Timestamp::MAX);
+            let mut at = now;
+            while at < end
+                && let Some(next) = self.next(at)
+            {
+                longest = longest.max(self.last(at).map_or(Duration::ZERO, |one| between(one, next)));
+                at = at.checked_add(step).map_or(Timestamp::MAX, |later| later.max(next));
+            }
+        }
+        longest
     }
 
     /// The shortest time between two runs, as far as 64 of them show.
@@ -191,7 +221,7 @@ impl Schedule {
         std::iter::from_fn(move || {
             let (before, after) = (last?, self.next(last?)?);
             last = Some(after);
-            Some(before.duration_until(after).unsigned_abs())
+            Some(between(before, after))
         })
         .take(64)
     }
@@ -199,6 +229,10 @@ impl Schedule {
     fn zoned(&self, at: Timestamp) -> Zoned {
         at.to_zoned(self.zone.clone())
     }
+}
+
+fn between(earlier: Timestamp, later: Timestamp) -> Duration {
+    earlier.duration_until(later).unsigned_abs()
 }
 
 /// An expression that croner understands as we do.
