@@ -152,10 +152,7 @@ pub async fn run(
 ) -> Result<(), DaemonError> {
     let settings = Arc::new(load().map_err(DaemonError::Start)?);
     let first = looks::open(Arc::clone(&settings)).await.map_err(DaemonError::Start)?;
-    let token = match &settings.daemon.token {
-        Some(source) => source.read("the token of the daemon")?,
-        None => None,
-    };
+    let token = settings.daemon.read_token()?;
     let deaf = CancellationToken::new();
     let notifier = wiring::notifier(&settings, &deaf).map_err(|error| refused(&error))?;
     let teller = Teller::new(notifier);
