@@ -28,6 +28,7 @@ mod proof;
 mod prune;
 mod replace;
 mod s3;
+mod status;
 mod stock_tools;
 mod stored;
 mod story_roundtrip;

@@ -191,20 +191,15 @@ impl Schedule {
     fn measured(&self, now: Timestamp) -> Duration {
         const FEW: SignedDuration = SignedDuration::from_hours(5);
         const DAY: SignedDuration = SignedDuration::from_hours(24);
-        let mut longest = Duration::ZERO;
-        let mut runs = std::iter::successors(self.next(now), |at| self.next(*at)).take(64);
-        let mut before = runs.next();
-        for at in runs {
-            longest = longest.max(before.map_or(Duration::ZERO, |one| between(one, at)));
-            before = Some(at);
-        }
+        let mut longest = self.gaps(now).max().unwrap_or_default();
         for (step, days) in [(FEW, 14), (DAY, 400)] {
             let end = now.checked_add(DAY * days).unwrap_or(Timestamp::MAX);
             let mut at = now;
             while at < end
                 && let Some(next) = self.next(at)
             {
-                longest = longest.max(self.last(at).map_or(Duration::ZERO, |one| between(one, next)));
+                let gap = self.last(at).map(|last| last.duration_until(next).unsigned_abs());
+                longest = longest.max(gap.unwrap_or_default());
                 at = at.checked_add(step).map_or(Timestamp::MAX, |later| later.max(next));
             }
         }
