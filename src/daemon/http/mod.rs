@@ -95,7 +95,7 @@ struct Context {
     limits: Limits,
 }
 
-/// An address that is listened on; connections wait there until it runs.
+/// An address that is listened on; connections wait there until it is served.
 pub struct Bound {
     address: SocketAddr,
     listener: TcpListener,
@@ -115,28 +115,28 @@ impl Bound {
     }
 
     /// Serves until the token is cancelled, and then until the answers under way are out, for a while.
-    pub async fn run(self) {
+    pub async fn serve(self) {
         connection::accept(self.listener, self.context).await;
     }
 }
 
-/// Listens, so that the caller knows the port; [`Bound::run`] serves.
-pub async fn serve(
+/// Listens, so that the caller knows the port; [`Bound::serve`] serves.
+pub async fn bind(
     options: HttpOptions,
     shared: Shared,
     stop: CancellationToken,
 ) -> Result<Bound, HttpError> {
-    bind(options, shared, stop, Limits::default()).await
+    bind_with(options, shared, stop, Limits::default()).await
 }
 
-async fn bind(
+async fn bind_with(
     options: HttpOptions,
     shared: Shared,
     stop: CancellationToken,
     limits: Limits,
 ) -> Result<Bound, HttpError> {
     let HttpOptions { listen, allow_remote, token } = options;
-    if !allow_remote && !listen.ip().is_loopback() {
+    if !allow_remote && !listen.ip().to_canonical().is_loopback() {
         return Err(HttpError::Remote(listen));
     }
     if token.as_ref().is_some_and(|token| token.expose().trim().is_empty()) {
