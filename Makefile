@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo test check test-matrix test-stores soak bench bench-local bench-s3
+.PHONY: help demo test check test-matrix test-stores test-system deb soak bench bench-local bench-s3
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -46,6 +46,19 @@ test-stores:
 	    tests/stores/run $$store tests/run cargo test --test it s3::a_lost_database || exit 1; \
 	    [ $$store = garage ] || tests/stores/run $$store tests/run cargo test --test nodes || exit 1; \
 	done
+
+## make deb          the Debian package (target/packaging); PROFILE=dev is quicker to build
+PROFILE ?= release
+deb:
+	@tests/setup deb
+	@packaging/build $(PROFILE)
+
+## make test-system  the package on a booted systemd, and the tree of docs/docker/Dockerfile; as root, a few minutes,
+## half a gigabyte of Debian packages the first time
+test-system:
+	@tests/setup system
+	@tests/system/run
+	@tests/system/image
 
 ## make soak         10,000 histories of writers, prunes, pauses and crashes; SIM_FROM=N begins elsewhere
 soak:

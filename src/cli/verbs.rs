@@ -20,7 +20,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::manifest::Trigger;
 use crate::domain::observer::{Observer, Severity};
 use crate::ops::adopt::{self, AdoptReport};
-use crate::ops::init::{self, InitOptions};
+use crate::ops::init::{self, Amended, InitOptions};
 use crate::ops::inspect;
 use crate::ops::snapshot::{self, SnapshotOptions};
 use crate::repo::Repository;
@@ -82,6 +82,12 @@ async fn looks(context: &Context, verb: Verb) -> Result<(), Ended> {
 
 async fn initialise(context: &Context, args: Init) -> Result<(), Ended> {
     let mut settings = context.load()?.settings;
+    let encryption = &settings.encryption;
+    let nobody = encryption.recipients.is_empty() && encryption.recipients_file.is_none();
+    let amended = settings.file.clone().filter(|_| nobody).map(|path| Amended {
+        path,
+        trusted_signers: encryption.trusted_signers.clone(),
+    });
     if !args.recipients.is_empty() {
         settings.encryption.recipients = args.recipients;
         settings.encryption.recipients_file = None;
@@ -103,6 +109,7 @@ async fn initialise(context: &Context, args: Init) -> Result<(), Ended> {
         home: settings.home.clone(),
         repository_url: url.clone(),
         starter_configuration: settings.file.is_none().then_some(starter),
+        amended_configuration: amended,
         level: settings.compression_level,
     };
     let ambient = std::sync::Arc::new(wiring::SystemAmbient::default());

@@ -4,7 +4,7 @@
 //! old file or the new one, with the old one's mode and owner.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, fchown};
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -63,8 +63,9 @@ fn with_list(text: &str, key: &str, items: &[String]) -> Option<String> {
     Some(format!("{text}{end}\n[{section}]\n{name} = {list}\n"))
 }
 
-/// Puts a file in the place of another, whole and durable or not at all. A new file is its owner's alone; one
-/// that is there keeps its mode and, where this user may give it, its owner.
+/// Puts a file in the place of another, whole and durable or not at all. A new file is its owner's alone, and what
+/// root makes in a service's directory is the service's; one that is there keeps its mode and, where this user may
+/// give it, its owner.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
     let directory = above.unwrap_or(Path::new("."));
@@ -77,6 +78,9 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = chown(file.path(), Some(old.uid()), Some(old.gid()));
         let mode = std::fs::Permissions::from_mode(old.mode() & 0o777);
         file.as_file().set_permissions(mode)?;
+    } else if rustix::process::geteuid().is_root() {
+        let above = std::fs::metadata(directory)?;
+        fchown(file.as_file(), Some(above.uid()), Some(above.gid()))?;
     }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 mod build;
 mod daemon;
+mod credentials;
 mod dotenv;
 pub mod edit;
 mod environment;
@@ -99,7 +100,8 @@ pub fn load(environment: Environment, selection: &Selection) -> Result<Loaded, C
     layers.push(named);
     let merged = layer::merge(layers)?;
     let mut explained = explain::explain(&layer::leaves(&merged)?);
-    let settings = build::settings(merged, &explained, environment, file, selection)?;
+    let mut settings = build::settings(merged, &explained, environment, file, selection)?;
+    credentials::take(&mut settings);
     explain::add_fallbacks(&mut explained, &settings);
     Ok(Loaded { settings, explained })
 }

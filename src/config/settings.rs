@@ -261,6 +261,8 @@ pub enum KeySource {
     File(PathBuf),
     /// The file at home, which may be absent.
     AtHome(PathBuf),
+    /// None, and so: what would have passed it.
+    Absent(String),
 }
 
 impl KeySource {
@@ -277,13 +279,14 @@ impl KeySource {
                 }
                 result => result.map(Some),
             },
+            Self::Absent(_) => Ok(None),
         }
     }
 
     /// The file it is read from, were it absent; none where it is a text.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Text(..) => None,
+            Self::Text(..) | Self::Absent(_) => None,
             Self::File(path) | Self::AtHome(path) => Some(path),
         }
     }
@@ -299,7 +302,7 @@ impl KeySource {
     /// Where it is looked for, for messages.
     pub fn describe(&self) -> String {
         match self {
-            Self::Text(_, origin) => origin.clone(),
+            Self::Text(_, origin) | Self::Absent(origin) => origin.clone(),
             Self::File(path) | Self::AtHome(path) => path.display().to_string(),
         }
     }

@@ -16,7 +16,8 @@ use crate::codec::random::{RandomError, random_bytes};
 use crate::codec::seal::Sealer;
 use crate::codec::sign::{PublicKey, SigningKey};
 use crate::codec::writer_key::WriterKey;
-use crate::config::Starter;
+use crate::config::edit::set_list;
+use crate::config::{ConfigError, Starter};
 use crate::domain::ambient::Ambient;
 use crate::domain::failure::{Failure, FailureKind, system_hint};
 use crate::domain::id::EpochId;
@@ -41,8 +42,19 @@ pub struct InitOptions {
     pub repository_url: String,
     /// What the starter configuration says, recipients and signer aside; written only where none is.
     pub starter_configuration: Option<Starter>,
+    /// A configuration that is there and names no recipient, such as a package's: it is told what was made.
+    pub amended_configuration: Option<Amended>,
     /// zstd level of everything that is sealed.
     pub level: i32,
+}
+
+/// A configuration file that recipients and signer are added to.
+#[derive(Debug, Clone)]
+pub struct Amended {
+    /// The file.
+    pub path: PathBuf,
+    /// The signers that are trusted already.
+    pub trusted_signers: Vec<String>,
 }
 
 /// What `init` did.
@@ -64,7 +76,7 @@ pub struct InitReport {
     pub identity_file: Option<PathBuf>,
     /// The writer key, if this run made it.
     pub writer_key_file: Option<PathBuf>,
-    /// The configuration, if this run made it.
+    /// The configuration, if this run made it or added to it.
     pub config_file: Option<PathBuf>,
 }
 
@@ -83,6 +95,9 @@ pub enum InitError {
     /// No chance to be had.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// The configuration cannot be added to.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A file of the home directory.
     #[error("cannot write `{}`", path.display())]
     File {
@@ -110,6 +125,7 @@ impl Failure for InitError {
         match self {
             Self::Repo(error) => error.kind(),
             Self::Kit(error) => error.kind(),
+            Self::Config(error) => error.kind(),
             Self::Random(_) => FailureKind::Unexpected,
             Self::Recipients(_) | Self::KeyFile { .. } | Self::OthersRepository(_) => {
                 FailureKind::Key
@@ -121,6 +137,7 @@ impl Failure for InitError {
         match self {
             Self::Repo(error) => error.hint(),
             Self::Kit(error) => error.hint(),
+            Self::Config(error) => error.hint(),
             Self::Random(_) => None,
             Self::Recipients(_) => {
                 Some("a recipient is a public key that begins with `age1`".into())
@@ -197,6 +214,12 @@ pub async fn run(
         write_private(&config_path, text.as_bytes())?;
         config_file = Some(config_path);
     }
+    if let Some(amended) = options.amended_configuration
+        && !repository.is_plaintext()
+    {
+        amend(&amended, &recipients, &signer)?;
+        config_file = Some(amended.path);
+    }
     Ok(InitReport {
         address: repository.store.address(),
         repository_id: repository.document.id.clone(),
@@ -208,6 +231,20 @@ pub async fn run(
         writer_key_file: made_writer,
         config_file,
     })
+}
+
+/// Without recipients no snapshot is taken, so they go in last: a crash before leaves what `init` mends.
+fn amend(
+    amended: &Amended,
+    recipients: &[String],
+    signer: &PublicKey,
+) -> Result<(), ConfigError> {
+    let mut trusted = amended.trusted_signers.clone();
+    if !trusted.contains(&signer.to_string()) {
+        trusted.push(signer.to_string());
+        set_list(&amended.path, "encryption.trusted_signers", &trusted)?;
+    }
+    set_list(&amended.path, "encryption.recipients", recipients)
 }
 
 fn generate_writer_key(epoch: EpochId) -> Result<WriterKey, RandomError> {

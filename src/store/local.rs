@@ -1,6 +1,8 @@
 //! A store in a local directory: the object of key `a/b` is the file `a/b` below the root.
 //!
-//! **Invariants.** A file under a key's name is whole and never changes. Directories are 0700, files 0600.
+//! **Invariants.** A file under a key's name is whole and never changes. Directories are 0700, files 0600. What root
+//! makes in another user's directory becomes that user's: the service that runs under his name must be able to
+//! read what root's command line wrote.
 //! What is not a key's name (it starts with a dot, say) is never listed, and neither is what lies behind a
 //! symbolic link. The root is made by [`LocalStore::create`] alone; a store whose root is gone says
 //! [`StoreError::Missing`], never that it is empty. One file system that renames atomically and honours
@@ -26,7 +28,9 @@ use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown,
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -69,9 +73,9 @@ impl LocalStore {
 
     /// Opens a directory that [`LocalStore::create`] made; [`StoreError::Missing`] where there is none.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let place = Place::at(root)?;
+        let mut place = Place::at(root)?;
         match fs::metadata(&place.root) {
-            Ok(found) if found.is_dir() => {}
+            Ok(found) if found.is_dir() => place.owner = Owner::of(&found),
             Ok(_) => {
                 return Err(place.failed("cannot open", "", ErrorKind::NotADirectory.into()));
             }
@@ -154,6 +158,8 @@ impl ObjectStore for LocalStore {
 #[derive(Debug)]
 struct Place {
     root: PathBuf,
+    /// Whose everything in it is to be, where that is not this process's user.
+    owner: Option<Owner>,
     /// Directories whose entry in their parent this process has seen durable.
     durable: Mutex<HashSet<PathBuf>>,
     /// Whether this process has looked for stale temporary files.
@@ -168,7 +174,7 @@ impl Place {
             source,
         })?;
         let (durable, swept) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self { root: absolute, durable, swept })
+        Ok(Self { root: absolute, owner: None, durable, swept })
     }
 
     fn path(&self, key: &ObjectKey) -> PathBuf {
@@ -221,9 +227,12 @@ impl Place {
                 return Err(error);
             }
             // One level only, so that a root that is gone is not made here.
-            ignore(ErrorKind::AlreadyExists, private_directory().create(&directory))?;
+            make_private(&directory, self.owner)?;
             create()
         })?;
+        if let Some(owner) = self.owner {
+            owner.take_over(file.as_file())?;
+        }
         if !self.swept.swap(true, Ordering::Relaxed) {
             sweep(&directory, file.as_file());
         }
@@ -306,7 +315,7 @@ impl Place {
         }
         let parent = directory.parent().expect("the root is above it");
         self.make_directories(parent)?;
-        ignore(ErrorKind::AlreadyExists, private_directory().create(directory))?;
+        make_private(directory, self.owner)?;
         sync_directory(parent)?;
         self.durable().insert(directory.to_owned());
         Ok(())
@@ -381,10 +390,32 @@ impl Walk {
     }
 }
 
-fn private_directory() -> DirBuilder {
-    let mut builder = DirBuilder::new();
-    builder.mode(0o700);
-    builder
+/// A user who is not root, while this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+impl Owner {
+    fn of(directory: &fs::Metadata) -> Option<Self> {
+        let theirs = rustix::process::geteuid().is_root() && directory.uid() != 0;
+        theirs.then(|| Self { uid: directory.uid(), gid: directory.gid() })
+    }
+
+    /// By the open file alone: whoever owns the directory may have put something else under its name.
+    fn take_over(self, file: &File) -> io::Result<()> {
+        fchown(file, Some(self.uid), Some(self.gid))
+    }
+}
+
+/// Makes a directory that its owner alone can look into; also repairs whose it is, if a run before this one died
+/// in between.
+fn make_private(directory: &Path, owner: Option<Owner>) -> io::Result<()> {
+    ignore(ErrorKind::AlreadyExists, DirBuilder::new().mode(0o700).create(directory))?;
+    let Some(owner) = owner else { return Ok(()) };
+    let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits().cast_signed();
+    owner.take_over(&OpenOptions::new().read(true).custom_flags(flags).open(directory)?)
 }
 
 /// Makes the root and its parents, durably.
@@ -396,7 +427,7 @@ fn create_root(root: &Path) -> io::Result<()> {
         return ignore(ErrorKind::PermissionDenied, sync_directory(parent));
     }
     create_root(parent)?;
-    ignore(ErrorKind::AlreadyExists, private_directory().create(root))?;
+    make_private(root, Owner::of(&fs::metadata(parent)?))?;
     sync_directory(parent)
 }
 
@@ -601,6 +632,23 @@ mod tests {
         assert_eq!(mode(root.join("a/b/c")), 0o600);
         for path in [".", ".tmp", "a", "a/b"] {
             assert_eq!(mode(root.join(path)), 0o700, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_root_makes_in_anothers_directory_is_his() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let above = File::open(directory.path()).expect("opens");
+        let root = rustix::process::geteuid().is_root();
+        let own = rustix::process::geteuid().as_raw();
+        let his = if root { 65534 } else { own };
+        fchown(&above, Some(his), None).expect("given");
+        let store = LocalStore::create(&directory.path().join("deep/root")).expect("created");
+        assert_eq!(store.place.owner.map(|owner| owner.uid), root.then_some(his));
+        put(&store, "a/b/c", b"rows").await.expect("put");
+        for path in ["deep", "deep/root", "deep/root/.tmp", "deep/root/a/b", "deep/root/a/b/c"] {
+            let found = fs::metadata(directory.path().join(path)).expect("there");
+            assert_eq!(found.uid(), his, "{path}");
         }
     }
 

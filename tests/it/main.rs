@@ -30,4 +30,5 @@ mod s3;
 mod stock_tools;
 mod stored;
 mod story_roundtrip;
+mod units;
 mod ways_back;

@@ -1,0 +1,186 @@
+//! The units, the package and the image: what can be said of them without a booted system. `make test-system` boots one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::support::{Keeper, Server};
+
+fn checkout(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(checkout(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+const SERVICES: [&str; 2] = ["pgkeep.service", "pgkeep-snapshot@.service"];
+
+/// The units as they would be installed, but with the program that was just built.
+fn installed() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    for unit in [SERVICES[0], SERVICES[1], "pgkeep-snapshot@.timer"] {
+        let unit_text = text(&format!("systemd/{unit}"));
+        let unit_text = unit_text.replace("/usr/bin/pgkeep", env!("CARGO_BIN_EXE_pgkeep"));
+        fs::write(directory.path().join(unit), unit_text).expect("written");
+    }
+    directory
+}
+
+fn analyze(arguments: &[&str], units: &[PathBuf]) -> Output {
+    let mut command = Command::new("systemd-analyze");
+    command.args(arguments).args(units).env("LC_ALL", "C.UTF-8").env("SYSTEMD_COLORS", "0");
+    command.output().expect("systemd-analyze is installed (tests/setup test)")
+}
+
+/// What it says; nothing where all is well.
+fn complaints(arguments: &[&str], units: &[PathBuf]) -> String {
+    let told = analyze(arguments, units);
+    let words = String::from_utf8_lossy(&told.stderr).into_owned();
+    if told.status.success() { words } else { format!("{words}({})", told.status) }
+}
+
+#[test]
+fn systemd_finds_no_fault_in_the_units() {
+    let directory = installed();
+    let units: Vec<PathBuf> = SERVICES
+        .iter()
+        .chain(&["pgkeep-snapshot@.timer"])
+        .map(|unit| directory.path().join(unit))
+        .collect();
+    let verify = ["verify", "--man=no", "--recursive-errors=no"];
+    assert_eq!(complaints(&verify, &units), "");
+    // And it would see one.
+    let unit = directory.path().join("pgkeep.service");
+    let wrong = fs::read_to_string(&unit).expect("there").replace("ProtectSystem=", "ProtectSytem=");
+    fs::write(&unit, wrong).expect("written");
+    let said = complaints(&verify, &[unit]);
+    assert!(said.contains("Unknown key name 'ProtectSytem'"), "{said}");
+}
+
+#[test]
+fn the_services_are_exposed_to_two_of_ten_at_most() {
+    let directory = installed();
+    for unit in SERVICES {
+        let threshold = ["security", "--offline=true", "--no-pager", "--threshold=20"];
+        let told = analyze(&threshold, &[directory.path().join(unit)]);
+        let words = String::from_utf8_lossy(&told.stdout).into_owned();
+        let last = words.lines().last().unwrap_or_default();
+        assert!(told.status.success(), "{unit}: {last}");
+        assert!(last.contains("Overall exposure level"), "{unit}: {last}");
+    }
+}
+
+/// The settings of a section of a unit, without comments, in their order.
+fn settings(unit: &str) -> Vec<String> {
+    let unit_text = text(&format!("systemd/{unit}"));
+    let lines = unit_text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn both_services_run_in_the_same_sandbox() {
+    let own = ["LoadCredential=token:", "SetCredential=token:", "RuntimeDirectory"];
+    let sandbox = |unit: &str| {
+        let all = settings(unit);
+        let from = all.iter().position(|line| line == "User=pgkeep").expect("a user");
+        let to = all.iter().position(|line| line == "[Install]").unwrap_or(all.len());
+        let lines = all[from..to].iter().filter(|line| !own.iter().any(|own| line.starts_with(own)));
+        lines.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(sandbox(SERVICES[0]), sandbox(SERVICES[1]));
+}
+
+#[test]
+fn every_credential_has_a_stand_in() {
+    for unit in SERVICES {
+        let all = settings(unit);
+        let of = |key: &str| {
+            let ids = all.iter().filter_map(|line| line.strip_prefix(key)?.split(':').next());
+            ids.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let loaded = of("LoadCredential=");
+        assert!(loaded.contains(&"identity.txt".to_owned()), "{loaded:?}");
+        // Without one systemd does not start a unit whose file is not there.
+        assert_eq!(loaded, of("SetCredential="), "{unit}");
+    }
+}
+
+/// `init` on a host where the package put a configuration: what it made is told there, and a snapshot goes.
+#[test]
+fn init_adds_to_the_packages_configuration_what_it_made() {
+    let server = Server::older();
+    let database = server.database("packaged");
+    let keeper = Keeper::new(&database.url());
+    let file = keeper.home().join("pgkeep.toml");
+    fs::write(&file, text("packaging/pgkeep.toml")).expect("written");
+    let made = keeper.pgkeep(["--json", "init"]).run().expect_code(0);
+    let recipient = made.json()["recipients"][0].as_str().expect("one").to_owned();
+    let after = fs::read_to_string(&file).expect("there");
+    let added = format!("[encryption]\nrecipients = [\"{recipient}\"]\ntrusted_signers = [\"RW");
+    assert!(after.contains(&added), "{after}");
+    for line in text("packaging/pgkeep.toml").lines() {
+        assert!(after.contains(line), "this line is gone: {line}");
+    }
+    keeper.pgkeep(["snapshot"]).run().expect_code(0);
+    let again = keeper.pgkeep(["init"]).run().expect_code(0);
+    assert!(!again.stdout.contains("wrote"), "{}", again.stdout);
+    assert_eq!(fs::read_to_string(&file).expect("there"), after, "run again it changes nothing");
+}
+
+/// The package's file with its examples switched on is accepted, so nobody begins from one that is refused.
+#[test]
+fn the_packages_configuration_is_valid_with_its_examples() {
+    let server = Server::older();
+    let keeper = Keeper::new(&server.database("examples").url());
+    let whole: String = text("packaging/pgkeep.toml")
+        .lines()
+        .map(|line| {
+            let example = line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#']));
+            format!("{}\n", example.unwrap_or(line))
+        })
+        .collect();
+    assert!(whole.contains("\nsnapshot = "), "{whole}");
+    fs::write(keeper.home().join("pgkeep.toml"), whole).expect("written");
+    keeper.pgkeep(["config", "validate"]).without("PGKEEP_DATABASE_URL").run().expect_code(0);
+}
+
+#[test]
+fn package_and_image_are_of_this_version() {
+    let manifest = text("Cargo.toml");
+    let value = |key: &str| {
+        let line = manifest.lines().find_map(|line| line.strip_prefix(&format!("{key} = \"")));
+        line.and_then(|rest| rest.strip_suffix('"')).expect("set").to_owned()
+    };
+    let changelog = text("packaging/debian/changelog");
+    let first = changelog.lines().next().unwrap_or_default();
+    assert!(first.starts_with(&format!("pgkeep ({}-1) ", value("version"))), "{first}");
+    let dockerfile = text("docs/docker/Dockerfile");
+    let builder = format!("FROM rust:{}-${{SUITE}} AS build", value("rust-version"));
+    assert!(dockerfile.contains(&builder), "the image is built with another Rust");
+    let suite = dockerfile.lines().find_map(|line| line.strip_prefix("ARG SUITE="));
+    let tried = text("tests/system/common.sh");
+    let tried = tried.lines().find_map(|line| line.strip_prefix("suite="));
+    assert_eq!(suite, tried, "the tree that is tried is of another suite");
+}
+
+#[test]
+fn everything_that_the_package_takes_is_there() {
+    let manifest: toml::Table = text("Cargo.toml").parse().expect("a manifest");
+    let deb = &manifest["package"]["metadata"]["deb"];
+    let assets = deb["assets"].as_array().expect("a list");
+    let sources: Vec<&str> =
+        assets.iter().map(|asset| asset[0].as_str().expect("a path")).collect();
+    for source in &sources {
+        assert!(source.starts_with("target/") || checkout(source).is_file(), "{source} is missing");
+    }
+    for unit in fs::read_dir(checkout("systemd")).expect("units").flatten() {
+        let unit = format!("systemd/{}", unit.file_name().to_string_lossy());
+        assert!(sources.contains(&unit.as_str()), "{unit} is in no package");
+    }
+    for script in ["postinst", "prerm", "postrm"] {
+        let path = checkout("packaging/debian").join(script);
+        let checked = Command::new("sh").arg("-n").arg(&path).status().expect("a shell");
+        assert!(checked.success(), "{script}");
+    }
+}
