@@ -36,7 +36,7 @@ pub struct HttpOptions {
     pub listen: SocketAddr,
     /// Whether an address beyond this host is agreed to, and with it any name that clients know this host by.
     pub allow_remote: bool,
-    /// What the snapshot hook asks for; without one there is no hook.
+    /// What the snapshot hook asks for, until [`Shared::set_token`] changes it; without one there is no hook.
     pub token: Option<Secret>,
 }
 
@@ -86,7 +86,6 @@ impl Failure for HttpError {
 /// What every answer may need.
 struct Context {
     shared: Shared,
-    token: Option<Secret>,
     listen: SocketAddr,
     allow_remote: bool,
     started: Instant,
@@ -95,7 +94,7 @@ struct Context {
     limits: Limits,
 }
 
-/// An address that is listened on; connections wait there until it is served.
+/// An address that is listened on; connections wait there until it runs.
 pub struct Bound {
     address: SocketAddr,
     listener: TcpListener,
@@ -115,21 +114,21 @@ impl Bound {
     }
 
     /// Serves until the token is cancelled, and then until the answers under way are out, for a while.
-    pub async fn serve(self) {
+    pub async fn run(self) {
         connection::accept(self.listener, self.context).await;
     }
 }
 
-/// Listens, so that the caller knows the port; [`Bound::serve`] serves.
-pub async fn bind(
+/// Listens, so that the caller knows the port; [`Bound::run`] serves.
+pub async fn serve(
     options: HttpOptions,
     shared: Shared,
     stop: CancellationToken,
 ) -> Result<Bound, HttpError> {
-    bind_with(options, shared, stop, Limits::default()).await
+    bind(options, shared, stop, Limits::default()).await
 }
 
-async fn bind_with(
+async fn bind(
     options: HttpOptions,
     shared: Shared,
     stop: CancellationToken,
@@ -146,6 +145,7 @@ async fn bind_with(
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let started = Instant::now();
-    let context = Context { shared, token, listen: address, allow_remote, started, stop, limits };
+    shared.set_token(token);
+    let context = Context { shared, listen: address, allow_remote, started, stop, limits };
     Ok(Bound { address, listener, context: Arc::new(context) })
 }

@@ -8,6 +8,7 @@ use super::support::{Daemon, SNAPSHOTS, TOKEN, eventually, options, posting};
 use crate::daemon::http::HttpOptions;
 use crate::daemon::http::connection::Limits;
 use crate::daemon::runs::State;
+use crate::domain::connection::Secret;
 use crate::domain::manifest::Trigger;
 
 #[tokio::test]
@@ -46,6 +47,11 @@ async fn only_the_whole_token_starts_a_snapshot() {
     let right = format!("authorization: bearer  {TOKEN} \r\n");
     assert_eq!(daemon.ask(&posting(SNAPSHOTS, &right, "")).await.status, 202);
     assert_eq!(daemon.times_asked(), 1);
+    // As after a reload with another one, and with none.
+    daemon.shared.set_token(Some(Secret::new("another-token-of-a-host".to_owned())));
+    assert_eq!(daemon.ask(&posting(SNAPSHOTS, &right, "")).await.refused(), (401, 2));
+    daemon.shared.set_token(None);
+    assert_eq!(daemon.ask(&posting(SNAPSHOTS, &right, "")).await.refused(), (404, 2));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::support::{Daemon, database, options, run, run_id, status};
 use crate::daemon::http::connection::Limits;
-use crate::daemon::http::{HttpError, HttpOptions, bind};
+use crate::daemon::http::{HttpError, HttpOptions, serve};
 use crate::daemon::runs::Work;
 use crate::daemon::shared::ROUND_MAX;
 use crate::domain::connection::Secret;
@@ -134,7 +134,7 @@ async fn names_that_are_not_this_hosts_are_refused_unless_it_may_be_reached_from
 #[tokio::test]
 async fn what_cannot_or_must_not_be_served_is_refused_at_the_start() {
     let daemon = Daemon::start().await;
-    let start = |options| bind(options, daemon.shared.clone(), daemon.stop.clone());
+    let start = |options| serve(options, daemon.shared.clone(), daemon.stop.clone());
     let everywhere = (Ipv4Addr::UNSPECIFIED, 0).into();
     let error = start(HttpOptions { listen: everywhere, ..options() }).await.expect_err("remote");
     assert!(matches!(error, HttpError::Remote(_)) && error.hint().is_some(), "{error}");

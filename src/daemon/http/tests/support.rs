@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::http::connection::Limits;
-use crate::daemon::http::{HttpOptions, bind_with};
+use crate::daemon::http::{HttpOptions, bind};
 use crate::daemon::runs::{Run, State, Work};
 use crate::daemon::shared::{Asked, Refusal, Shared};
 use crate::domain::audit::RunId;
@@ -59,9 +59,9 @@ impl Daemon {
         let (sender, receiver) = mpsc::channel(16);
         let shared = Shared::new(sender);
         let stop = CancellationToken::new();
-        let bound = bind_with(options, shared.clone(), stop.clone(), limits).await.expect("a free port");
+        let bound = bind(options, shared.clone(), stop.clone(), limits).await.expect("a free port");
         let address = bound.address();
-        let serving = tokio::spawn(bound.serve());
+        let serving = tokio::spawn(bound.run());
         let (asked, last) = (Arc::default(), Arc::default());
         tokio::spawn(schedule(shared.clone(), receiver, Arc::clone(&asked), Arc::clone(&last)));
         shared.update_health(|health| {
