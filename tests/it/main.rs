@@ -24,6 +24,7 @@ mod keys;
 mod limits;
 mod lost_servers;
 mod names;
+mod page;
 mod proof;
 mod prune;
 mod replace;
