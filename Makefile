@@ -25,6 +25,7 @@ test:
 check:
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
+	cargo clippy --test nodes --quiet -- -D warnings
 	cargo test --quiet --test floors
 	cargo test --quiet --lib -- --skip interleavings
 
@@ -35,14 +36,15 @@ test-matrix:
 	MAJORS="16 18" tests/run cargo test --test it
 	MAJORS="15 18" tests/run cargo test --test it
 
-## make test-stores  the S3 contract and a story against Garage (one node and three) and Ceph RGW;
-## builds Garage and unpacks Ceph the first time (about 20 minutes of two cores, 2 GB)
+## make test-stores  the S3 contract and a story against Garage (one node and three) and Ceph RGW, and stories of three
+## nodes that die; builds Garage and unpacks Ceph the first time (about 20 minutes of two cores, 2 GB)
 STORES ?= garage garage3 ceph
 test-stores:
 	@tests/setup test
 	@for store in $(STORES); do \
 	    tests/stores/run $$store cargo test --test s3 the_s3_store_keeps_the_contract && \
 	    tests/stores/run $$store tests/run cargo test --test it s3::a_lost_database || exit 1; \
+	    [ $$store = garage ] || tests/stores/run $$store tests/run cargo test --test nodes || exit 1; \
 	done
 
 ## make deb          the Debian package (target/packaging); PROFILE=dev is quicker to build

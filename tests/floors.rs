@@ -40,8 +40,8 @@ const VENDORS: &[(&str, &[&str])] = &[
     // Whoever holds a session speaks SQL through it; making one is `postgres`'s alone.
     ("tokio_postgres", &["postgres/", "scratch/", "proof/"]),
     ("tokio_postgres_rustls", &["postgres/"]),
-    ("rustls", &["postgres/"]),
-    ("rustls_native_certs", &["postgres/"]),
+    ("rustls", &["postgres/", "notify/tls"]),
+    ("rustls_native_certs", &["postgres/", "notify/tls"]),
     ("rustls_pki_types", &["postgres/"]),
     ("aws_config", &["store/s3/"]),
     ("aws_sdk_s3", &["store/s3/"]),
@@ -49,6 +49,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("croner", &["domain/schedule"]),
     ("tokio_cron_scheduler", &["daemon/trigger"]),
     ("axum", &["daemon/http/"]),
+    ("hyper", &["daemon/http/"]),
     ("hyper_util", &["daemon/http/"]),
     ("maud", &["daemon/http/"]),
     ("prometheus_client", &["daemon/http/"]),
@@ -56,12 +57,13 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("reqwest", &["notify/"]),
     ("sd_notify", &["daemon/service"]),
     ("toml", &["config/"]),
-    ("strsim", &["config/", "domain/connection"]),
+    ("strsim", &["config/", "domain/connection", "domain/schedule"]),
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),
     ("clap_mangen", &["cli/"]),
     ("indicatif", &["cli/"]),
-    ("tracing_subscriber", &["cli/"]),
+    // The tests of `notify` read what the log would hold.
+    ("tracing_subscriber", &["cli/", "notify/tests"]),
 ];
 
 /// Conductors do not call each other; these modules of `ops` are no conductors.

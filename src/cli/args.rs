@@ -91,6 +91,7 @@ pub(super) enum Verb {
     Unpin(Unmark),
     Adopt(Adopt),
     Prune(Prune),
+    Daemon(Daemon),
     /// Show or check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -101,6 +102,18 @@ pub(super) enum Verb {
     Completions(Completions),
     Man(Man),
 }
+
+/// Run schedules, the status page, metrics and the snapshot hook, for years
+///
+/// What is due is judged from the catalog: a run that was missed is caught up once, and two daemons on one
+/// configuration share the work. SIGHUP reads the configuration again and keeps the old one if it is bad. The
+/// first SIGTERM or SIGINT lets what runs end, the second cancels it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep daemon
+  PGKEEP__DAEMON__LISTEN=127.0.0.1:0 pgkeep daemon")]
+pub(super) struct Daemon {}
 
 /// Create the repository, and the keys and configuration that are missing
 ///

@@ -7,6 +7,7 @@ mod backup;
 mod check;
 mod configuration;
 mod context;
+mod daemon;
 mod demo;
 mod import;
 mod in_place;

@@ -18,13 +18,13 @@ use super::args::{Cli, Verb};
 use super::context::Context;
 use crate::domain::told::Failed;
 use super::output::{Output, write_stdout};
-use super::{configuration, demo, verbs};
+use super::{configuration, daemon, demo, verbs};
 use crate::config::Environment;
 use crate::domain::failure::FailureKind;
 use crate::postgres::child;
 
 /// How long client programs that were asked to end get for it: longer than who asked them waits before he kills.
-const CHILDREN_MAX: Duration = Duration::from_secs(6);
+pub(super) const CHILDREN_MAX: Duration = Duration::from_secs(6);
 /// What a shell sees after SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -107,12 +107,16 @@ fn dispatch(environment: Environment, cli: Cli, output: Output) -> Result<(), En
         Verb::Man(_) => return Ok(manual()?),
         _ => {}
     }
-    start_logging(&environment, cli.global.verbose);
+    let serves = matches!(cli.verb, Verb::Daemon(_));
+    start_logging(&environment, cli.global.verbose, serves);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failed::unexpected("cannot start", &error))?;
     let result = runtime.block_on(async {
+        if serves {
+            return daemon::daemon(environment, cli.global).await;
+        }
         let cancel = watch_signals()?;
         let context = Context { environment, global: cli.global, output, cancel: cancel.clone() };
         let result = verb(&context, cli.verb).await;
@@ -152,12 +156,13 @@ fn manual() -> Result<(), Failed> {
     write_stdout(&String::from_utf8_lossy(&page))
 }
 
-/// Logs on stderr: with `-v` what is done, with `-vv` how; `PGKEEP_LOG` takes a filter of its own.
-fn start_logging(environment: &Environment, verbose: u8) {
+/// Logs on stderr: with `-v` what is done, with `-vv` how; `PGKEEP_LOG` takes a filter of its own. The daemon always
+/// tells what it does, as JSON where a journal takes it.
+fn start_logging(environment: &Environment, verbose: u8, serves: bool) {
     let filter = match (environment.get("PGKEEP_LOG"), verbose) {
         (Some(filter), _) => filter.to_owned(),
-        (None, 0) => return,
-        (None, 1) => "pgkeep=info".to_owned(),
+        (None, 0) if !serves => return,
+        (None, 0 | 1) => "pgkeep=info".to_owned(),
         (None, _) => "pgkeep=debug".to_owned(),
     };
     let logs = tracing_subscriber::fmt()
@@ -166,7 +171,10 @@ fn start_logging(environment: &Environment, verbose: u8) {
         .with_target(false)
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter));
     // Another subscriber is there only in tests, and then it may stay.
-    drop(logs.try_init());
+    drop(match environment.get("JOURNAL_STREAM") {
+        Some(_) if serves => logs.json().flatten_event(true).try_init(),
+        _ => logs.try_init(),
+    });
 }
 
 /// Whether whoever started us wants us to outlive his terminal.
@@ -207,7 +215,7 @@ fn watch_signals() -> Result<CancellationToken, Failed> {
 }
 
 #[expect(clippy::exit, reason = "a second signal asks for just this")]
-fn stop_now() -> ! {
+pub(super) fn stop_now() -> ! {
     child::end_all(Duration::ZERO);
     std::process::exit(INTERRUPTED)
 }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::{Span, SpanRelativeTo};
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 
+use super::daemon::{RawDaemon, RawNotify, daemon, notify};
+use super::jobs::{RawAlarm, RawJob, RawVerify, alarm, job};
 use super::retention::{RawRetention, retention};
+use super::section::{Section, duration};
 use super::settings::{
     Assertion, ChecksumPolicy, ClusterSettings, ConnectionSource, Databases, EncryptionSettings,
     Hooks, IDENTITY_FILE_NAME, KeySource, RepositoryLocation, RepositorySettings, ScratchChoice,
@@ -30,6 +33,9 @@ struct Raw {
     repository: RawRepository,
     encryption: RawEncryption,
     compression: RawCompression,
+    daemon: RawDaemon,
+    #[serde(default)]
+    notify: RawNotify,
     #[serde(default)]
     clusters: BTreeMap<String, RawCluster>,
 }
@@ -79,7 +85,11 @@ struct RawCluster {
     idle_timeout: Option<String>,
     bin_dir: Option<PathBuf>,
     hooks: RawHooks,
+    timezone: Option<String>,
+    snapshot: RawJob,
     verify: RawVerify,
+    prune: RawJob,
+    alarm: RawAlarm,
     retention: RawRetention,
     assertions: Vec<RawAssertion>,
 }
@@ -90,12 +100,6 @@ struct RawHooks {
     before: Vec<String>,
     after: Vec<String>,
     failed: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawVerify {
-    scratch: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -185,6 +189,8 @@ pub(super) fn settings(
     let selected = selected(selection, &environment)?;
     let clusters = clusters(raw.clusters, &origin, &environment, selected.as_ref())?;
     let encryption = encryption(raw.encryption, &home, &origin);
+    let daemon = daemon(raw.daemon, &origin)?;
+    let notify = notify(raw.notify, &origin)?;
     Ok(Settings {
         home,
         file,
@@ -193,6 +199,8 @@ pub(super) fn settings(
         compression_level: i32::try_from(raw.compression.level).expect("checked against the range"),
         scratch_dir: raw.scratch_dir,
         bin_dir: raw.bin_dir,
+        daemon,
+        notify,
         clusters,
         selected,
         database: selection.database.clone(),
@@ -250,13 +258,6 @@ fn encryption(
     }
 }
 
-/// `24h`, `2d`, `90m`: days are 24 hours, months and years are refused.
-pub(super) fn duration(text: &str) -> Option<Duration> {
-    let span: Span = text.trim().parse().ok()?;
-    let signed = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-    Duration::try_from(signed).ok()
-}
-
 fn clusters(
     raw: BTreeMap<String, RawCluster>,
     origin: &dyn Fn(&str) -> String,
@@ -285,55 +286,30 @@ fn cluster(
     origin: &dyn Fn(&str) -> String,
     environment: &Environment,
 ) -> Result<ClusterSettings, ConfigError> {
-    let key = |leaf: &str| format!("clusters.{name}.{leaf}");
+    let section = Section { path: format!("clusters.{name}"), origin };
     let connection = match (raw.url, raw.url_file, raw.url_env) {
-        (Some(text), _, _) => ConnectionSource::Text(Secret::new(text), origin(&key("url"))),
+        (Some(text), _, _) => ConnectionSource::Text(Secret::new(text), section.origin("url")),
         (None, Some(path), _) => ConnectionSource::File(path),
         (None, None, Some(variable)) => ConnectionSource::Variable(variable),
         (None, None, None) => fallback_connection(environment),
     };
-    let configured = ["url", "url_file", "url_env"].map(|leaf| origin(&key(leaf)));
-    let from_environment = configured.iter().any(|place| place.starts_with("PGKEEP_DATABASE_URL"))
-        || configured.iter().all(|place| place == "configuration");
-    let databases = match raw.databases {
-        Some(names) if names.is_empty() => {
-            return Err(ConfigError::Shape {
-                origin: origin(&key("databases")),
-                key: key("databases"),
-                expected: "left out (every database) or name at least one".to_owned(),
-            });
-        }
-        Some(names) => Databases::Named(names),
-        None if from_environment => Databases::OfConnection,
-        None => Databases::All,
-    };
-    let scratch = match raw.verify.scratch.as_deref() {
+    let databases = databases(raw.databases, &section)?;
+    let idle_timeout =
+        section.duration("idle_timeout", raw.idle_timeout.as_ref(), CLUSTER_IDLE, "30m or 2h")?;
+    if idle_timeout.is_zero() {
+        return Err(section.refused("idle_timeout", "a duration such as 30m or 2h"));
+    }
+    let zone = section.zone("timezone", raw.timezone.as_ref(), &TimeZone::UTC)?;
+    let (verify_depth, verify, scratch) = raw.verify.split(&section)?;
+    let scratch = match scratch.as_deref() {
         None | Some("auto") => ScratchChoice::Auto,
         Some(text) if text.starts_with('/') => ScratchChoice::Directory(text.into()),
         Some(text) if text.contains("://") => ScratchChoice::Server(Secret::new(text.to_owned())),
         Some(_) => {
-            return Err(ConfigError::Shape {
-                origin: origin(&key("verify.scratch")),
-                key: key("verify.scratch"),
-                expected: "\"auto\", an absolute directory or a server's URL".to_owned(),
-            });
+            let expected = "\"auto\", an absolute directory or a server's URL";
+            return Err(section.refused("verify.scratch", expected));
         }
     };
-    let idle_timeout = match raw.idle_timeout.as_deref() {
-        None => CLUSTER_IDLE,
-        Some(text) => {
-            duration(text).filter(|span| !span.is_zero()).ok_or_else(|| ConfigError::Shape {
-                origin: origin(&key("idle_timeout")),
-                key: key("idle_timeout"),
-                expected: "a duration such as 30m or 2h".to_owned(),
-            })?
-        }
-    };
-    let retention = retention(&raw.retention, &|leaf, expected| ConfigError::Shape {
-        origin: origin(&key(leaf)),
-        key: key(leaf),
-        expected: expected.to_owned(),
-    })?;
     let assertion = |raw: RawAssertion| Assertion { name: raw.name, sql: raw.sql };
     Ok(ClusterSettings {
         connection,
@@ -342,8 +318,29 @@ fn cluster(
         idle_timeout,
         hooks: Hooks { before: raw.hooks.before, after: raw.hooks.after, failed: raw.hooks.failed },
         scratch,
-        retention,
+        snapshot: job("snapshot", raw.snapshot, &section, &zone)?,
+        verify: job("verify", verify, &section, &zone)?,
+        verify_depth,
+        prune: job("prune", raw.prune, &section, &zone)?,
+        alarm: alarm(&raw.alarm, &section)?,
+        retention: retention(&raw.retention, &section, &zone)?,
         assertions: raw.assertions.into_iter().map(assertion).collect(),
         bin_dir: raw.bin_dir,
     })
+}
+
+/// Which are meant; a URL from the environment means its own database.
+fn databases(named: Option<Vec<String>>, section: &Section<'_>) -> Result<Databases, ConfigError> {
+    let configured = ["url", "url_file", "url_env"].map(|leaf| section.origin(leaf));
+    let from_environment = configured.iter().any(|place| place.starts_with("PGKEEP_DATABASE_URL"))
+        || configured.iter().all(|place| place == "configuration");
+    match named {
+        Some(names) if names.is_empty() => {
+            let expected = "left out (every database) or name at least one";
+            Err(section.refused("databases", expected))
+        }
+        Some(names) => Ok(Databases::Named(names)),
+        None if from_environment => Ok(Databases::OfConnection),
+        None => Ok(Databases::All),
+    }
 }

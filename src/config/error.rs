@@ -1,8 +1,10 @@
 //! Why configuration was refused. All but unreadable keys are exit 2.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::domain::failure::{Failure, FailureKind, system_hint};
+use crate::domain::schedule::ScheduleError;
 
 /// Why configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,36 @@ pub enum ConfigError {
         key: String,
         /// What it must be.
         expected: String,
+    },
+    /// A text that is no schedule. It is no secret, so it is repeated.
+    #[error("{origin}: `{key}`: {reason}")]
+    Schedule {
+        /// File and line, or the variable.
+        origin: String,
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        reason: ScheduleError,
+    },
+    /// A time zone that this host does not know.
+    #[error("{origin}: `{key}`: this host knows no time zone `{name}`")]
+    TimeZone {
+        /// File and line, or the variable.
+        origin: String,
+        /// The key.
+        key: String,
+        /// The zone.
+        name: String,
+        /// The known one nearest to it; none where it knows none at all.
+        nearest: Option<String>,
+    },
+    /// An address that other hosts can reach, and nobody agreed to that.
+    #[error("{origin}: `daemon.listen` is {listen}, which other hosts can reach")]
+    Remote {
+        /// File and line, or the variable.
+        origin: String,
+        /// The address.
+        listen: SocketAddr,
     },
     /// Two settings of one layer that say the same thing.
     #[error("`{first}` and `{second}` are both set in {origin}")]
@@ -160,6 +192,21 @@ impl Failure for ConfigError {
                 )
             }
             Self::Shape { .. } => "see `pgkeep config show --defaults` for every key".to_owned(),
+            Self::Schedule { reason, .. } => match reason.nearest() {
+                Some(nearest) => format!("the nearest that does is `{nearest}`"),
+                None => "minute, hour, day of month, month and day of week: `0 2 * * *` is every \
+                         day at 2:00"
+                    .to_owned(),
+            },
+            Self::TimeZone { nearest: Some(nearest), .. } => {
+                format!("the nearest known one is {nearest}")
+            }
+            Self::TimeZone { nearest: None, .. } => {
+                "it has no time zone database: install tzdata, or use \"UTC\"".to_owned()
+            }
+            Self::Remote { .. } => "listen on 127.0.0.1 behind a proxy with TLS, or set \
+                                    `daemon.allow_remote = true` if the network is trusted"
+                .to_owned(),
             Self::Rivals { .. } => "keep one of them".to_owned(),
             Self::EnvFile { .. } => {
                 "write NAME=value, with quotes around a value that holds spaces or #".to_owned()

@@ -6,7 +6,7 @@ use config::{Value, ValueKind};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::schema::{KEYS, Place, Secrecy, place};
+use super::schema::{KEYS, Place, Secrecy, chosen, place};
 use super::secret::{MASK, mask_connection};
 use super::settings::{ConnectionSource, KeySource, Settings};
 
@@ -21,7 +21,7 @@ pub struct Explained {
     pub origin: String,
 }
 
-/// In the order of the shipped file, clusters by name.
+/// In the order of the shipped file, clusters and webhooks by name.
 pub(super) fn explain(leaves: &BTreeMap<String, Value>) -> Vec<Explained> {
     let mut entries: Vec<(usize, Explained)> = Vec::new();
     for (key, value) in leaves {
@@ -35,11 +35,12 @@ pub(super) fn explain(leaves: &BTreeMap<String, Value>) -> Vec<Explained> {
         let origin = value.origin().unwrap_or("shipped default").to_owned();
         entries.push((order, Explained { key: key.clone(), value: shown, origin }));
     }
-    let cluster = |entry: &Explained| {
-        let name = entry.key.strip_prefix("clusters.").and_then(|rest| rest.split('.').next());
-        name.map(str::to_owned)
+    let group = |entry: &Explained| {
+        let path: Vec<&str> = entry.key.split('.').collect();
+        let section = KEYS.iter().position(|key| key.path.split('.').next() == Some(path[0]));
+        (section, chosen(&path).map(str::to_owned))
     };
-    entries.sort_by_key(|(order, entry)| (cluster(entry), *order));
+    entries.sort_by_key(|(order, entry)| (group(entry), *order));
     entries.into_iter().map(|(_, entry)| entry).collect()
 }
 

@@ -58,7 +58,7 @@ pub(super) fn read_layer(path: &Path) -> Result<Layer, ConfigError> {
         };
         let text = value.clone().into_string().unwrap_or_default();
         match known.secrecy {
-            Secrecy::Secret => refuse_exposed(path, "a key", mode)?,
+            Secrecy::Secret => refuse_exposed(path, known.what(), mode)?,
             Secrecy::Connection if connection_has_password(&text) => {
                 refuse_exposed(path, "a password", mode)?;
             }
@@ -106,9 +106,7 @@ impl Reader<'_> {
             let origin = (self.origin)(line_of(self.text, name.span().start));
             let path: Vec<&str> = path.iter().copied().chain([name.get_ref().as_ref()]).collect();
             let dotted = path.join(".");
-            if let ["clusters", name] = path[..] {
-                refuse_cluster_name(&origin, &dotted, name)?;
-            }
+            refuse_chosen(&origin, &path)?;
             if let Place::Key(key) = known(&origin, &path)? {
                 let value = from_toml(&origin, &dotted, key.shape, value.get_ref())?;
                 let value = self.beside_the_file(key.shape, value);
@@ -142,6 +140,14 @@ pub(super) fn refuse_cluster_name(origin: &str, key: &str, name: &str) -> Result
         key: key.to_owned(),
         expected: "named with lower-case letters, digits, `-` and `_`".to_owned(),
     })
+}
+
+/// The same for whatever name is in a path; a webhook's follows the rule of clusters.
+pub(super) fn refuse_chosen(origin: &str, path: &[&str]) -> Result<(), ConfigError> {
+    match schema::chosen(path) {
+        Some(name) => refuse_cluster_name(origin, &path.join("."), name),
+        None => Ok(()),
+    }
 }
 
 /// The file to read: the one asked for, else the one at home if it is there.

@@ -13,16 +13,19 @@ use std::path::{Path, PathBuf};
 
 mod build;
 mod credentials;
+mod daemon;
 mod dotenv;
 pub mod edit;
 mod environment;
 mod error;
 mod explain;
 mod files;
+mod jobs;
 mod layer;
 mod retention;
 mod schema;
 mod secret;
+mod section;
 pub mod settings;
 mod starter;
 mod variables;
@@ -33,9 +36,10 @@ pub use explain::Explained;
 pub use files::read_secret;
 pub use secret::{MASK, connection_has_password, mask_connection};
 pub use settings::{
-    Assertion, ChecksumPolicy, ClusterSettings, ConnectionSource, Databases, EncryptionSettings,
-    Hooks, IDENTITY_FILE_NAME, KeySource, RepositoryLocation, RepositorySettings, ScratchChoice,
-    ServiceSettings, Settings, WRITER_KEY_FILE_NAME,
+    AlarmSettings, Assertion, ChecksumPolicy, ClusterSettings, ConnectionSource, DaemonSettings,
+    Databases, EncryptionSettings, Hooks, IDENTITY_FILE_NAME, JobSettings, KeySource, News,
+    NotifySettings, RepositoryLocation, RepositorySettings, ScratchChoice, ServiceSettings,
+    Settings, WRITER_KEY_FILE_NAME, WebhookSettings, WebhookTemplate,
 };
 pub use starter::Starter;
 
@@ -181,7 +185,7 @@ mod tests {
         let layer = files::parse(&whole, Path::new("x"), &|line| line.to_string());
         let layer = layer.expect("every example is accepted");
         for key in schema::KEYS {
-            let named = key.path.replace('*', "main");
+            let named = schema::example(key.path);
             assert!(layer.leaves.contains_key(&named), "{named} is not explained");
         }
     }

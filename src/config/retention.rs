@@ -1,12 +1,10 @@
 //! `[clusters.NAME.retention]`.
 
-use std::time::Duration;
-
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::build::duration;
+use super::section::Section;
 use crate::domain::retention::RetentionPolicy;
 
 #[derive(Debug, Default, Deserialize)]
@@ -23,12 +21,13 @@ pub(super) struct RawRetention {
     timezone: Option<String>,
 }
 
-/// The policy that is in force; `refused` makes the error of a key and what it must be.
+/// The policy that is in force in a cluster's `section`, whose time zone is `zone`.
 ///
 /// Whoever names one `keep_…` means those that he names: defaults for the others would keep what he did not ask for.
 pub(super) fn retention(
     raw: &RawRetention,
-    refused: &dyn Fn(&str, &str) -> ConfigError,
+    section: &Section<'_>,
+    zone: &TimeZone,
 ) -> Result<RetentionPolicy, ConfigError> {
     let counts = [
         ("retention.keep_last", raw.keep_last),
@@ -55,42 +54,22 @@ pub(super) fn retention(
     for ((key, count), place) in counts.into_iter().zip(places) {
         if let Some(count) = count {
             let expected = "a number of backups, 0 or more";
-            *place = u32::try_from(count).map_err(|_| refused(key, expected))?;
+            *place = u32::try_from(count).map_err(|_| section.refused(key, expected))?;
         }
     }
-    let span = |key: &str, text: Option<&String>, shipped: Duration| match text {
-        None => Ok(shipped),
-        Some(text) => duration(text).ok_or_else(|| refused(key, "a duration such as 30d or 36h")),
-    };
+    let (within, shipped) = (raw.keep_within.as_ref(), policy.keep_within);
     policy.keep_within =
-        span("retention.keep_within", raw.keep_within.as_ref(), policy.keep_within)?;
+        section.duration("retention.keep_within", within, shipped, "30d or 36h")?;
+    let (before, shipped) = (raw.pre_migration.as_ref(), policy.pre_migration);
     policy.pre_migration =
-        span("retention.pre_migration", raw.pre_migration.as_ref(), policy.pre_migration)?;
-    if let Some(name) = &raw.timezone {
-        let key = "retention.timezone";
-        policy.time_zone = time_zone(name).map_err(|expected| refused(key, &expected))?;
-    }
+        section.duration("retention.pre_migration", before, shipped, "30d or 36h")?;
+    policy.time_zone = section.zone("retention.timezone", raw.timezone.as_ref(), zone)?;
     match named {
         Some(key) if policy.keeps_nothing() => {
-            Err(refused(key, "1 or more, or another keep_… beside it: nothing would be kept"))
+            Err(section.refused(key, "1 or more, or another keep_… beside it: nothing would be kept"))
         }
         _ => Ok(policy),
     }
-}
-
-/// The zone, or what it must be.
-fn time_zone(name: &str) -> Result<TimeZone, String> {
-    if let Ok(zone) = TimeZone::get(name) {
-        return Ok(zone);
-    }
-    let nearest = jiff::tz::db().available().map(|known| known.to_string()).max_by(|a, b| {
-        let score = |known: &str| strsim::normalized_damerau_levenshtein(name, known);
-        score(a).total_cmp(&score(b))
-    });
-    Err(match nearest {
-        Some(nearest) => format!("the name of a time zone; the nearest known one is {nearest}"),
-        None => "\"UTC\": this host has no time zone database (install tzdata)".to_owned(),
-    })
 }
 
 #[cfg(test)]
@@ -99,19 +78,21 @@ mod tests {
 
     fn read(text: &str) -> Result<RetentionPolicy, String> {
         let raw: RawRetention = toml::from_str(text).expect("TOML");
-        retention(&raw, &|key, expected| ConfigError::Shape {
-            origin: "here".to_owned(),
-            key: key.to_owned(),
-            expected: expected.to_owned(),
-        })
-        .map_err(|error| error.to_string())
+        let section = Section { path: "clusters.main".to_owned(), origin: &|_| "here".to_owned() };
+        let zone = TimeZone::fixed(jiff::tz::offset(1));
+        retention(&raw, &section, &zone).map_err(|error| error.to_string())
     }
 
     #[test]
     fn what_is_named_is_meant_and_without_a_name_the_shipped_policy() {
-        assert_eq!(read(""), Ok(RetentionPolicy::default()));
+        let time_zone = TimeZone::fixed(jiff::tz::offset(1));
+        let shipped = RetentionPolicy { time_zone: time_zone.clone(), ..RetentionPolicy::default() };
+        assert_eq!(read(""), Ok(shipped), "in the cluster's zone");
         let only = read("keep_last = 3").expect("good");
-        assert_eq!(only, RetentionPolicy { keep_last: 3, ..RetentionPolicy::nothing() });
+        assert_eq!(
+            only,
+            RetentionPolicy { keep_last: 3, time_zone, ..RetentionPolicy::nothing() }
+        );
         let migrations = read("pre_migration = \"2d\"").expect("good");
         assert_eq!((migrations.keep_daily, migrations.pre_migration.as_secs()), (14, 172_800));
         let zone = read("timezone = \"Asia/Kathmandu\"").expect("good").time_zone;
@@ -127,7 +108,7 @@ mod tests {
             ("keep_within = \"0s\"", "keep_within", "nothing would be kept"),
             ("keep_within = \"2 moons\"", "keep_within", "a duration"),
             ("pre_migration = \"1y\"", "pre_migration", "a duration"),
-            ("timezone = \"Asia/Katmandoo\"", "timezone", "Asia/Katmandu"),
+            ("timezone = \"Asia/Katmandoo\"", "timezone", "`Asia/Katmandoo`"),
         ] {
             let told = read(text).expect_err(text);
             assert!(told.contains(key) && told.contains(word), "{text}: {told}");

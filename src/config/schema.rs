@@ -1,7 +1,8 @@
 //! Every key there is: its path, the shape of its value, and whether it must be masked.
 //!
 //! The one source for reading files, reading `PGKEEP__…` variables, naming the nearest key, and showing the
-//! result. `*` stands for a cluster's name.
+//! result. `*` stands for the name of a cluster or a
+//! webhook.
 
 /// The shape of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,17 @@ pub(super) enum Shape {
     Flag,
     /// Tables of `name` and `sql`.
     Assertions,
+}
+
+impl Key {
+    /// What a file that sets it holds.
+    pub(super) fn what(&self) -> &'static str {
+        match self.path.rsplit('.').next() {
+            Some("token") => "a token",
+            Some("url" | "ping") => "a secret URL",
+            _ => "a key",
+        }
+    }
 }
 
 impl Shape {
@@ -94,6 +106,16 @@ pub(super) const KEYS: &[Key] = &[
     secret("encryption.identity", &["identity_file"]),
     key("encryption.insecure_plaintext", Shape::Flag),
     key("compression.level", Shape::Integer),
+    key("daemon.listen", Shape::Text),
+    key("daemon.allow_remote", Shape::Flag),
+    rival("daemon.token_file", Shape::Path, &["token"]),
+    secret("daemon.token", &["token_file"]),
+    key("daemon.concurrency", Shape::Integer),
+    key("daemon.retry_for", Shape::Text),
+    secret("notify.webhooks.*.url", &["url_file"]),
+    rival("notify.webhooks.*.url_file", Shape::Path, &["url"]),
+    key("notify.webhooks.*.template", Shape::Text),
+    key("notify.webhooks.*.on", Shape::List),
     connection("clusters.*.url", &["url_file", "url_env"]),
     rival("clusters.*.url_file", Shape::Path, &["url", "url_env"]),
     rival("clusters.*.url_env", Shape::Text, &["url", "url_file"]),
@@ -104,7 +126,23 @@ pub(super) const KEYS: &[Key] = &[
     key("clusters.*.hooks.before", Shape::Command),
     key("clusters.*.hooks.after", Shape::Command),
     key("clusters.*.hooks.failed", Shape::Command),
+    key("clusters.*.timezone", Shape::Text),
+    key("clusters.*.snapshot.schedule", Shape::Text),
+    key("clusters.*.snapshot.timezone", Shape::Text),
+    key("clusters.*.snapshot.jitter", Shape::Text),
+    secret("clusters.*.snapshot.ping", &[]),
     connection("clusters.*.verify.scratch", &[]),
+    key("clusters.*.verify.check", Shape::Text),
+    key("clusters.*.verify.schedule", Shape::Text),
+    key("clusters.*.verify.timezone", Shape::Text),
+    key("clusters.*.verify.jitter", Shape::Text),
+    secret("clusters.*.verify.ping", &[]),
+    key("clusters.*.prune.schedule", Shape::Text),
+    key("clusters.*.prune.timezone", Shape::Text),
+    key("clusters.*.prune.jitter", Shape::Text),
+    secret("clusters.*.prune.ping", &[]),
+    key("clusters.*.alarm.intervals", Shape::Integer),
+    key("clusters.*.alarm.verified_within", Shape::Text),
     key("clusters.*.retention.keep_last", Shape::Integer),
     key("clusters.*.retention.keep_hourly", Shape::Integer),
     key("clusters.*.retention.keep_daily", Shape::Integer),
@@ -165,9 +203,21 @@ pub(super) fn place(path: &[&str]) -> Place {
     }
 }
 
-/// The known key nearest to an unknown one, with the cluster's name as it was written.
+/// The name in a path that its owner chose: a cluster's, a webhook's.
+pub(super) fn chosen<'p>(path: &[&'p str]) -> Option<&'p str> {
+    match path {
+        ["clusters", name, ..] | ["notify", "webhooks", name, ..] => Some(name),
+        _ => None,
+    }
+}
+
+/// A key's path with a name in it, as the shipped file has it.
+pub(super) fn example(path: &str) -> String {
+    path.replace("clusters.*", "clusters.main").replace("webhooks.*", "webhooks.team")
+}
+
+/// The known key nearest to an unknown one, with the chosen name as it was written.
 pub(super) fn nearest(path: &[&str]) -> String {
-    let cluster = if path.first() == Some(&"clusters") { path.get(1) } else { None };
     let written = path.join(".");
     let last = path.last().copied().unwrap_or_default();
     let score = |known: &str| {
@@ -175,7 +225,10 @@ pub(super) fn nearest(path: &[&str]) -> String {
         let whole = strsim::normalized_damerau_levenshtein(&written, known);
         whole + strsim::normalized_damerau_levenshtein(last, leaf)
     };
-    let named = |key: &Key| key.path.replace('*', cluster.copied().unwrap_or("main"));
+    let named = |key: &Key| match chosen(path) {
+        Some(name) if key.path.starts_with(path[0]) => key.path.replace('*', name),
+        _ => example(key.path),
+    };
     let best = KEYS.iter().map(named).max_by(|a, b| score(a).total_cmp(&score(b)));
     best.unwrap_or_default()
 }
@@ -187,7 +240,7 @@ pub(super) fn nearest_variable(name: &str) -> String {
         let path: Vec<&str> = lower.split("__").collect();
         return variable_of(&nearest(&path));
     }
-    let sections = KEYS.iter().map(|key| variable_of(&key.path.replace('*', "main")));
+    let sections = KEYS.iter().map(|key| variable_of(&example(key.path)));
     let all = VARIABLES.iter().map(|name| (*name).to_owned()).chain(sections);
     let score = |known: &String| strsim::normalized_damerau_levenshtein(name, known);
     all.max_by(|a, b| score(a).total_cmp(&score(b))).unwrap_or_default()
@@ -210,6 +263,10 @@ mod tests {
             ("clusters.prod.hooks.befor", "clusters.prod.hooks.before"),
             ("compression.levl", "compression.level"),
             ("grace", "repository.grace"),
+            ("clusters.prod.snapshot.shedule", "clusters.prod.snapshot.schedule"),
+            ("notify.webhooks.ops.ulr", "notify.webhooks.ops.url"),
+            ("notify.webhook.ops.template", "notify.webhooks.team.template"),
+            ("daemon.tokenfile", "daemon.token_file"),
         ] {
             assert_eq!(nearest(&written.split('.').collect::<Vec<_>>()), meant);
         }
@@ -222,6 +279,9 @@ mod tests {
     fn keys_sections_and_strangers_are_told_apart() {
         assert!(matches!(place(&["clusters", "x", "hooks"]), Place::Section));
         assert!(matches!(place(&["clusters", "x", "url"]), Place::Key(_)));
+        assert!(matches!(place(&["notify", "webhooks", "x"]), Place::Section));
+        assert!(matches!(place(&["notify", "webhooks", "x", "on"]), Place::Key(_)));
+        assert!(matches!(place(&["notify", "webhooks", "x", "off"]), Place::Unknown));
         assert!(matches!(place(&["clusters", "x", "wal"]), Place::Unknown));
         assert!(matches!(place(&["repository", "url", "x"]), Place::Unknown));
     }

@@ -60,7 +60,7 @@ pub struct DaemonSettings {
     pub listen: std::net::SocketAddr,
     /// Whether an address beyond this host is agreed to.
     pub allow_remote: bool,
-    /// What the snapshot hook asks for; without one the hook is off.
+    /// What the snapshot hook asks for; without one the hook is off. [`Self::read_token`] gives it.
     pub token: Option<KeySource>,
     /// How many snapshots and verifications run at once.
     pub concurrency: usize,
@@ -78,8 +78,8 @@ pub struct NotifySettings {
 /// `[notify.webhooks.NAME]`.
 #[derive(Debug, Clone)]
 pub struct WebhookSettings {
-    /// Its URL; whoever knows it may post there.
-    pub url: Secret,
+    /// Its URL; whoever knows it may post there. [`Self::read_url`] gives it.
+    pub url: KeySource,
     /// What is posted.
     pub template: WebhookTemplate,
     /// Which news it gets: at least one of `failure`, `recovery`, `success`, `overdue`.

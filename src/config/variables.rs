@@ -31,9 +31,7 @@ pub(super) fn sectioned(environment: &Environment) -> Result<Layer, ConfigError>
             nearest: nearest_variable(name),
         };
         let Ok(Place::Key(key)) = known(&origin, &segments) else { return Err(unknown()) };
-        if let ["clusters", cluster, ..] = segments[..] {
-            files::refuse_cluster_name(&origin, &path, cluster)?;
-        }
+        files::refuse_chosen(&origin, &segments)?;
         let value = from_variable(&origin, &path, key.shape, text)?;
         layer.leaves.insert(path, value);
     }

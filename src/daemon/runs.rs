@@ -16,6 +16,31 @@ use crate::domain::manifest::Trigger;
 /// How many ended runs are remembered.
 const REMEMBERED: usize = 1000;
 
+/// Upper bounds, in seconds, by which durations are counted: from a small snapshot to one that takes the night.
+pub const DURATION_BOUNDS_S: [u32; 9] = [1, 5, 15, 60, 300, 900, 3600, 14_400, 43_200];
+
+/// How many runs of one kind ended one way since this process began, and how long they took. Unlike the runs
+/// themselves, these are never forgotten: a counter that goes down would lie.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many.
+    pub count: u64,
+    /// How long they took together.
+    pub duration_ms: u64,
+    /// How many took no longer than each bound, and longer than the one before it; the last: longer than all.
+    pub buckets: [u64; DURATION_BOUNDS_S.len() + 1],
+}
+
+impl Tally {
+    fn count(&mut self, duration_ms: u64) {
+        let within = |bound: &u32| duration_ms <= u64::from(*bound) * 1000;
+        let bucket = DURATION_BOUNDS_S.iter().position(within).unwrap_or(DURATION_BOUNDS_S.len());
+        self.count += 1;
+        self.duration_ms = self.duration_ms.saturating_add(duration_ms);
+        self.buckets[bucket] += 1;
+    }
+}
+
 /// What a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -29,6 +54,9 @@ pub enum Work {
 }
 
 impl Work {
+    /// All there is.
+    pub const ALL: [Self; 3] = [Self::Snapshot, Self::Verify, Self::Prune];
+
     /// The verb.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,6 +82,16 @@ pub enum State {
 }
 
 impl State {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+
     /// Whether it is over.
     pub const fn is_over(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
@@ -91,6 +129,15 @@ pub struct Run {
     pub error: Option<Json>,
 }
 
+impl Run {
+    /// How long it worked, where it is over; zero where the clock was set back meanwhile.
+    pub fn duration_ms(&self) -> Option<u64> {
+        let began = self.started_at.unwrap_or(self.queued_at);
+        let elapsed = began.duration_until(self.finished_at?);
+        Some(u64::try_from(elapsed.as_millis()).unwrap_or(0))
+    }
+}
+
 struct Slot {
     run: Run,
     changed: watch::Sender<()>,
@@ -104,6 +151,8 @@ pub struct Runs(Arc<Mutex<Inner>>);
 struct Inner {
     runs: BTreeMap<RunId, Slot>,
     ended: VecDeque<RunId>,
+    /// By what they did and whether they succeeded.
+    tallies: BTreeMap<(Work, bool), Tally>,
 }
 
 impl std::fmt::Debug for Runs {
@@ -132,6 +181,9 @@ impl Runs {
         let is_over = slot.run.state.is_over();
         slot.changed.send_replace(());
         if is_over && !was_over {
+            let kind = (slot.run.work, slot.run.state == State::Succeeded);
+            let duration_ms = slot.run.duration_ms().unwrap_or(0);
+            inner.tallies.entry(kind).or_default().count(duration_ms);
             inner.ended.push_back(id.clone());
             if inner.ended.len() > REMEMBERED
                 && let Some(oldest) = inner.ended.pop_front()
@@ -149,6 +201,16 @@ impl Runs {
     /// All that are known, oldest first.
     pub fn all(&self) -> Vec<Run> {
         self.inner().runs.values().map(|slot| slot.run.clone()).collect()
+    }
+
+    /// What ended, by what it did and whether it succeeded.
+    pub fn tallies(&self) -> BTreeMap<(Work, bool), Tally> {
+        self.inner().tallies.clone()
+    }
+
+    /// Is woken by each change of one of them; none where nobody knows it.
+    pub fn changes(&self, id: &RunId) -> Option<watch::Receiver<()>> {
+        self.inner().runs.get(id).map(|slot| slot.changed.subscribe())
     }
 
     /// Waits until it is over; none where nobody knows it.

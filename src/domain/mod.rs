@@ -21,3 +21,4 @@ pub mod status;
 pub mod suspect;
 pub mod told;
 pub mod verification;
+pub mod words;

@@ -157,7 +157,8 @@ pub struct DatabaseStatus {
     pub next_verify: Option<Timestamp>,
     /// What the next prune removes.
     pub removes_next: Vec<Removal>,
-    /// What should have happened and did not, one line each (`alarm` in the configuration).
+    /// What should have happened and did not, one line each (`alarm` in the configuration). What stands before the
+    /// first number of a line is the same for as long as it lasts: `daemon::news` knows the rule by it.
     pub overdue: Vec<String>,
     /// Backups and verifications of the last 30 days, oldest first, at most 200.
     pub timeline: Vec<Mark>,

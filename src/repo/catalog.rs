@@ -408,6 +408,16 @@ impl Repository {
         Ok(entries)
     }
 
+    /// The newest backup of a cluster that `fits`; no more manifests are read than it takes.
+    pub async fn newest(
+        &self,
+        cluster: &ClusterName,
+        fits: impl Fn(&Entry) -> bool,
+    ) -> Result<Option<Entry>, RepoError> {
+        let entries = self.newest_manifests(cluster, |seen| seen.iter().any(&fits)).await?;
+        Ok(entries.into_iter().find(fits))
+    }
+
     /// All objects whose names begin with `prefix`, names only.
     pub(crate) async fn keys_below(&self, prefix: &str) -> Result<HashSet<ObjectKey>, RepoError> {
         let keys = self.store.list(prefix).map_ok(|object| object.key);

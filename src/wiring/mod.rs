@@ -1,5 +1,6 @@
 //! Floor 5: configuration becomes live parts. The one place that knows them all.
 
+mod notify;
 mod work;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::domain::ambient::Ambient;
 use crate::domain::connection::{ConnectionError, ConnectionInfo};
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::id::ClusterName;
+use crate::notify::NotifyError;
 use crate::ops::prune::BootClock;
 use crate::ops::snapshot::Hooks;
 use crate::repo::workers::Workers;
@@ -33,6 +35,7 @@ use crate::store::local::LocalStore;
 use crate::store::s3::{Checksums, GivenCredentials, S3Options, S3Store};
 use crate::store::{Store, StoreError};
 
+pub use notify::notifier;
 pub use work::{
     Proving, assertions, databases, is_server_named, scratch_choice, scratch_dir,
 };
@@ -64,6 +67,9 @@ pub enum WiringError {
     /// A trusted signer.
     #[error("a trusted signer cannot be used")]
     Signer(#[from] SignError),
+    /// Whom to tell.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     /// An address that this build cannot reach.
     #[error("this pgkeep was built without support for s3:// repositories")]
     WithoutS3,
@@ -80,6 +86,7 @@ impl WiringError {
             Self::WriterKey(error) => error,
             Self::Kit(error) => error,
             Self::Signer(error) => error,
+            Self::Notify(error) => error,
             Self::WithoutS3 => return None,
         })
     }

@@ -10,6 +10,7 @@ mod check;
 mod clocks;
 mod concurrency;
 mod credentials;
+mod daemon;
 mod damage;
 mod disks;
 mod failpoints;

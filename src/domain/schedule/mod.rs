@@ -19,11 +19,14 @@ const BACKOFF_FIRST: Duration = Duration::from_mins(1);
 /// The longest wait between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_mins(30);
 
+/// Where a look at a schedule as such begins: a Monday, the first of January 2024. Before, zones had other rules.
+const RECENT: Timestamp = Timestamp::constant(1_704_067_200, 0);
+
 /// Why a text is no schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// Not a cron expression.
-    #[error("`{text}` is not a cron expression: {why}")]
+    #[error("`{text}` is no schedule: {why}")]
     Expression {
         /// What was given.
         text: String,
@@ -33,8 +36,22 @@ pub enum ScheduleError {
         nearest: Option<String>,
     },
     /// A day that never comes.
-    #[error("`{0}` never comes")]
-    Never(String),
+    #[error("`{text}` is no schedule: such a day never comes")]
+    Never {
+        /// What was given.
+        text: String,
+        /// The one that is nearest and comes.
+        nearest: Option<String>,
+    },
+}
+
+impl ScheduleError {
+    /// The valid one that is nearest.
+    pub fn nearest(&self) -> Option<&str> {
+        match self {
+            Self::Expression { nearest, .. } | Self::Never { nearest, .. } => nearest.as_deref(),
+        }
+    }
 }
 
 /// A cron expression in a time zone.
@@ -73,7 +90,7 @@ impl Schedule {
         let schedule = Self { cron, text: text.trim().to_owned(), zone, jitter };
         match schedule.next(Timestamp::UNIX_EPOCH) {
             Some(_) => Ok(schedule),
-            None => Err(ScheduleError::Never(text.to_owned())),
+            None => Err(ScheduleError::Never { text: text.to_owned(), nearest: None }),
         }
     }
 
@@ -110,18 +127,24 @@ impl Schedule {
         Duration::from_millis(hash % u64::try_from(self.jitter.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// The longest time between two runs, as far as the next year shows; what is later than that is late.
+    /// The longest time between two runs, as far as the next 64 show; what is later than that is late.
     pub fn longest_gap(&self, now: Timestamp) -> Duration {
-        let mut longest = Duration::ZERO;
-        let mut at = now;
-        for _ in 0..64 {
-            let Some(next) = self.next(at) else { break };
-            if at != now {
-                longest = longest.max(at.duration_until(next).unsigned_abs());
-            }
-            at = next;
-        }
-        longest
+        self.gaps(now).max().unwrap_or_default()
+    }
+
+    /// The shortest time between two runs, as far as 64 of them show.
+    pub fn shortest_gap(&self) -> Duration {
+        self.gaps(RECENT).min().unwrap_or(Duration::MAX)
+    }
+
+    fn gaps(&self, from: Timestamp) -> impl Iterator<Item = Duration> {
+        let mut last = self.next(from);
+        std::iter::from_fn(move || {
+            let (before, after) = (last?, self.next(last?)?);
+            last = Some(after);
+            Some(before.duration_until(after).unsigned_abs())
+        })
+        .take(64)
     }
 
     fn find(&self, from: Timestamp, inclusive: bool) -> Option<Zoned> {

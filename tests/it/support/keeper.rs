@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -287,30 +288,69 @@ impl Pgkeep {
             self.command.spawn().unwrap_or_else(|error| panic!("`{line}` does not start: {error}"));
         let stdout = reader(child.stdout.take().expect("piped"));
         let stderr = reader(child.stderr.take().expect("piped"));
-        Running { line, child, stdout: Some(stdout), stderr: Some(stderr) }
+        Running { line, child, stdout, stderr }
     }
 }
 
-fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        pipe.read_to_end(&mut bytes).expect("a pipe can be read");
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+/// What a pipe has said so far.
+struct Reader {
+    said: Arc<Mutex<Vec<u8>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().expect("no reader panics")).into_owned()
+    }
+
+    fn whole(&mut self) -> String {
+        self.thread.take().expect("read once").join().expect("the reader ends");
+        self.text()
+    }
+}
+
+fn reader(mut pipe: impl Read + Send + 'static) -> Reader {
+    let said = Arc::default();
+    let heard = Arc::clone(&said);
+    let thread = std::thread::spawn(move || {
+        let mut bytes = [0; 8192];
+        loop {
+            match pipe.read(&mut bytes).expect("a pipe can be read") {
+                0 => return,
+                count => heard.lock().expect("nobody panics").extend_from_slice(&bytes[..count]),
+            }
+        }
+    });
+    Reader { said, thread: Some(thread) }
 }
 
 /// A command at work; killed when the test drops it.
 pub(crate) struct Running {
     line: String,
     child: Child,
-    stdout: Option<JoinHandle<String>>,
-    stderr: Option<JoinHandle<String>>,
+    stdout: Reader,
+    stderr: Reader,
 }
 
 impl Running {
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be asked").is_some()
+    }
+
+    /// What it has said on stdout so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// What it has said on stderr so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for its end; the most memory it was seen to hold, in MiB (`VmHWM`).
@@ -343,21 +383,17 @@ impl Running {
         while !self.has_ended() {
             if start.elapsed() > LIMIT {
                 drop(self.child.kill());
-                let stderr = self.stderr.take().map(JoinHandle::join);
-                panic!("`{}` hangs: {stderr:?}", self.line);
+                panic!("`{}` hangs: {}", self.line, self.stderr.text());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         let status = self.child.wait().expect("it has ended");
-        let text = |reader: &mut Option<JoinHandle<String>>| {
-            reader.take().expect("read once").join().expect("the reader ends")
-        };
         Output {
             line: std::mem::take(&mut self.line),
             // As a shell would say it.
             code: status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
-            stdout: text(&mut self.stdout),
-            stderr: text(&mut self.stderr),
+            stdout: self.stdout.whole(),
+            stderr: self.stderr.whole(),
         }
     }
 }

@@ -1,0 +1,35 @@
+//! What the service manager is told (sd_notify): nothing where there is none.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+fn tell(states: &[NotifyState<'_>]) {
+    // Without NOTIFY_SOCKET there is nobody to tell.
+    let _ = sd_notify::notify(states);
+}
+
+/// The daemon takes on work.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// One line for `systemctl status`.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// It goes down.
+pub fn stopping(status: &str) {
+    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+}
+
+/// The scheduler goes round.
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// How often the manager wants to hear that, if it does: half of its patience.
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+}
