@@ -55,7 +55,7 @@ fn systemd_finds_no_fault_in_the_units() {
     let wrong = fs::read_to_string(&unit).expect("there").replace("ProtectSystem=", "ProtectSytem=");
     fs::write(&unit, wrong).expect("written");
     let said = complaints(&verify, &[unit]);
-    assert!(said.contains("Unknown key name 'ProtectSytem'"), "{said}");
+    assert!(said.contains("ProtectSytem"), "{said}");
 }
 
 #[test]
