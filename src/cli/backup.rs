@@ -26,15 +26,10 @@ pub(super) fn list_json(listed: Listed<'_>) -> Json {
     document["suspect"] = json!(listed.suspect.map(Suspicion::reason));
     document["foreign"] = listed.foreign.into();
     document["pinned"] = listed.pinned.into();
-    document["verified_at"] = json!(listed.verification.map(finished_at));
+    document["verified_at"] = json!(listed.verification.map(VerificationRecord::finished_at));
     document["verification"] = json!(listed.verification.map(|record| record.result));
     document["excluded_table_data"] = json!(listed.manifest.excluded_table_data);
     document
-}
-
-fn finished_at(record: &VerificationRecord) -> jiff::Timestamp {
-    let took = jiff::SignedDuration::from_millis(i64::try_from(record.duration_ms).unwrap_or(0));
-    record.started_at.checked_add(took).unwrap_or(record.started_at)
 }
 
 /// `list` for people.
@@ -71,7 +66,7 @@ fn verified(record: Option<&VerificationRecord>) -> String {
     match record {
         None => "never".to_owned(),
         Some(record) => match record.result {
-            Outcome::Passed => time(finished_at(record)),
+            Outcome::Passed => time(record.finished_at()),
             Outcome::Failed => "FAILED".to_owned(),
             Outcome::Skipped => "skipped".to_owned(),
         },
@@ -238,7 +233,7 @@ fn verifications_text(records: &[VerificationRecord]) -> String {
     ]);
     for record in records {
         table.row(vec![
-            time(finished_at(record)),
+            time(record.finished_at()),
             match record.depth {
                 Depth::Counts => "counts".to_owned(),
                 Depth::Full => "full".to_owned(),

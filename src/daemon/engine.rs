@@ -21,7 +21,7 @@ use super::looks::{self, Look, Reloaded};
 use super::runs::{Run, State, Work};
 use super::shared::{Asked, Refusal, Shared};
 use super::work::{Ended, Held, Place};
-use super::{Origin, Tasks, service, tasks};
+use super::{Cause, Tasks, service, tasks};
 use crate::config::Settings;
 use crate::domain::audit::RunId;
 use crate::domain::failure::FailureKind;
@@ -297,7 +297,7 @@ impl Engine {
     fn opened(&mut self, result: Result<Reloaded, Failed>) {
         self.opening.end(LOOK_AGAIN, result.is_ok());
         match result {
-            Ok(Reloaded { settings, repository }) => {
+            Ok(Reloaded { settings, repository, notifier }) => {
                 let concurrency = settings.daemon.concurrency;
                 if concurrency != self.settings.daemon.concurrency {
                     self.permits = Arc::new(Semaphore::new(concurrency));
@@ -308,6 +308,9 @@ impl Engine {
                 }
                 self.settings = settings;
                 self.repository = repository;
+                if let Some(notifier) = notifier {
+                    self.tasks.teller.replace(notifier);
+                }
                 self.tasks.forget();
                 self.lists.clear();
                 self.databases.retain(|name, _| self.settings.clusters.contains_key(name));
@@ -433,9 +436,9 @@ impl Engine {
         let id = RunId::new(ambient.now(), ambient.random());
         let job = Job { work: Work::Snapshot, cluster, database: Some(database) };
         self.tasks.shared.runs.add(queued(&id, &job, Some(trigger), ambient.now()));
-        let origin = Origin::Api { trigger, labels };
+        let cause = Cause::Api { trigger, labels };
         let permits = Arc::clone(&self.asked_permits);
-        self.running.spawn(tasks::asked(self.tasks.clone(), place, permits, id.clone(), job, origin));
+        self.running.spawn(tasks::asked(self.tasks.clone(), place, permits, id.clone(), job, cause));
         drop(answer_to(answer, Ok(id)));
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::Tasks;
 use super::engine::Message;
 use crate::config::{ClusterSettings, Settings};
@@ -10,6 +12,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::id::ClusterName;
 use crate::domain::status::Status;
 use crate::domain::told::Failed;
+use crate::notify::Notifier;
 use crate::ops::status;
 use crate::repo::Repository;
 use crate::repo::catalog::Catalog;
@@ -28,6 +31,8 @@ pub(super) struct Look {
 pub(super) struct Reloaded {
     pub(super) settings: Arc<Settings>,
     pub(super) repository: Option<Repository>,
+    /// Where the configuration was read again.
+    pub(super) notifier: Option<Notifier>,
 }
 
 /// The databases of a cluster that are to be backed up.
@@ -65,7 +70,13 @@ pub(super) async fn open(settings: Arc<Settings>) -> Result<Reloaded, Failed> {
             None
         }
     };
-    Ok(Reloaded { settings, repository })
+    Ok(Reloaded { settings, repository, notifier: None })
+}
+
+/// As [`open`], with those who are told.
+async fn anew(settings: Arc<Settings>, deaf: &CancellationToken) -> Result<Reloaded, Failed> {
+    let notifier = wiring::notifier(&settings, deaf).map_err(|error| Failed::of(&error))?;
+    Ok(Reloaded { notifier: Some(notifier), ..open(settings).await? })
 }
 
 impl Tasks {
@@ -95,7 +106,7 @@ impl Tasks {
             let loaded = tokio::task::spawn_blocking(move || load()).await;
             let loaded = loaded.expect("reading the configuration does not panic");
             let opened = match loaded {
-                Ok(settings) => open(Arc::new(settings)).await,
+                Ok(settings) => anew(Arc::new(settings), &tasks.deaf).await,
                 Err(error) => Err(error),
             };
             let refused = |error: Failed| {

@@ -14,6 +14,7 @@ pub mod runs;
 mod service;
 pub mod shared;
 mod tasks;
+mod teller;
 mod trigger;
 mod work;
 
@@ -27,15 +28,18 @@ use tokio_util::sync::CancellationToken;
 
 use self::engine::{Engine, Message};
 use self::shared::Shared;
+use self::teller::Teller;
 use crate::config::{ConfigError, Settings};
+use crate::domain::audit::Origin;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::manifest::Trigger;
 use crate::domain::status::Status;
 use crate::domain::told::Failed;
 use crate::repo::remembered::Remembered;
+use crate::wiring;
 
 /// How long what is still to be told may take at the end.
-const HTTP_END: Duration = Duration::from_secs(5);
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// What moves the daemon from outside.
 #[derive(Debug)]
@@ -89,7 +93,7 @@ impl Failure for DaemonError {
 
 /// Why a run is made.
 #[derive(Debug, Clone)]
-pub(crate) enum Origin {
+pub(crate) enum Cause {
     /// Its time has come.
     Schedule,
     /// Somebody asked for it.
@@ -101,11 +105,11 @@ pub(crate) enum Origin {
     },
 }
 
-impl Origin {
-    pub(crate) const fn as_str(&self) -> &'static str {
+impl Cause {
+    const fn origin(&self) -> Origin {
         match self {
-            Self::Schedule => "schedule",
-            Self::Api { .. } => "api",
+            Self::Schedule => Origin::Schedule,
+            Self::Api { .. } => Origin::Api,
         }
     }
 }
@@ -121,6 +125,9 @@ pub(crate) struct Tasks {
     load: Arc<Load>,
     outbox: mpsc::Sender<Message>,
     remembered: Arc<tokio::sync::Mutex<Remembered>>,
+    teller: Teller,
+    /// Cancelled, nobody is told any more.
+    deaf: CancellationToken,
 }
 
 impl Tasks {
@@ -132,6 +139,7 @@ impl Tasks {
     /// How it stands has been found out.
     fn stands(&self, status: Status) {
         tracing::debug!("looked at the catalog");
+        self.teller.stands(&status);
         self.shared.set_status(status);
     }
 }
@@ -148,6 +156,9 @@ pub async fn run(
         Some(source) => source.read("the token of the daemon")?,
         None => None,
     };
+    let deaf = CancellationToken::new();
+    let notifier = wiring::notifier(&settings, &deaf).map_err(|error| refused(&error))?;
+    let teller = Teller::new(notifier);
     let (asked_in, asked_out) = mpsc::channel(64);
     let (outbox, inbox) = mpsc::channel(256);
     let shared = Shared::new(asked_in);
@@ -157,9 +168,9 @@ pub async fn run(
         token,
     };
     let closing = CancellationToken::new();
-    let bound = http::bind(options, shared.clone(), closing.clone()).await?;
+    let bound = http::serve(options, shared.clone(), closing.clone()).await?;
     let address = bound.address();
-    let serving = tokio::spawn(bound.serve());
+    let serving = tokio::spawn(bound.run());
     let (bell, rung) = mpsc::channel(1);
     let trigger = trigger::Trigger::start(bell).await?;
     let tasks = Tasks {
@@ -169,6 +180,8 @@ pub async fn run(
         load,
         outbox,
         remembered: Arc::default(),
+        teller: teller.clone(),
+        deaf,
     };
     warn_of_nothing_to_do(&settings);
     tracing::info!(%address, pgkeep = env!("CARGO_PKG_VERSION"), "the daemon is up");
@@ -178,10 +191,15 @@ pub async fn run(
     engine.run(inbox, asked_out, rung, signals.reload, signals.drain).await;
     trigger.stop().await;
     closing.cancel();
-    // Whoever waits for an answer gets it first.
-    let _ = tokio::time::timeout(HTTP_END, serving).await;
+    // Whoever waits for an answer, or for news, gets them first.
+    let served = tokio::time::timeout(END_MAX, serving);
+    let _ = tokio::join!(served, teller.drain(END_MAX));
     tracing::info!("the daemon has ended");
     Ok(())
+}
+
+fn refused(error: &dyn Failure) -> DaemonError {
+    DaemonError::Start(Failed::of(error))
 }
 
 fn warn_of_nothing_to_do(settings: &Settings) {

@@ -11,12 +11,15 @@ use super::jobs::Job;
 use super::listener::Listener;
 use super::runs::{State, Work};
 use super::work::{Ended, Held, Place};
-use super::{Origin, Tasks};
+use super::{Cause, Tasks};
 use crate::domain::audit::RunId;
 use crate::domain::failure::FailureKind;
-use crate::domain::id::ClusterName;
+use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::manifest::Trigger;
 use crate::domain::told::Failed;
+use crate::ops;
+use crate::ops::run::Ending;
+use crate::wiring;
 
 /// How long a snapshot that was asked for waits for another one of the same database.
 const WAIT_FOR_ANOTHER: Duration = Duration::from_mins(10);
@@ -52,15 +55,17 @@ pub(super) async fn scheduled(
     tasks.shared.runs.add(queued(&id, &first, Some(Trigger::Scheduled), ambient.now()));
     let clusters: Vec<ClusterName> = jobs.iter().map(|job| job.cluster.clone()).collect();
     let began = Instant::now();
-    tasks.begun(&place, &id, &first, &Origin::Schedule).await;
+    let mut begun = tasks.begun(&place, &id, &first, &Cause::Schedule);
+    clusters.iter().for_each(|cluster| begun.concerns(cluster));
     let ended = match claim {
         Err(error) => Ended::Failed(error, None),
         Ok(_claim) => {
-            let work = work(place.clone(), first.clone(), Origin::Schedule, clusters, listener);
+            let (place, job) = (place.clone(), first.clone());
+            let work = work(place, id.clone(), job, Cause::Schedule, clusters, listener);
             caught(work).await
         }
     };
-    tasks.over(&place, &id, &first, &Origin::Schedule, began, &ended).await;
+    tasks.over(&place, begun, &first, Some(occurrence), began, &ended).await;
     let finished = Finished { id, jobs, occurrence: Some(occurrence), began, ended };
     tasks.send(Message::Ended(Box::new(finished))).await;
 }
@@ -72,17 +77,17 @@ pub(super) async fn asked(
     permits: Arc<Semaphore>,
     id: RunId,
     job: Job,
-    origin: Origin,
+    cause: Cause,
 ) {
     let permit = turn(&tasks, permits).await;
     let began = Instant::now();
-    tasks.begun(&place, &id, &job, &origin).await;
+    let begun = tasks.begun(&place, &id, &job, &cause);
     let ended = if permit.is_some() {
-        patiently(&tasks, &place, &id, &job, &origin, began).await
+        patiently(&tasks, &place, &id, &job, &cause, began).await
     } else {
         Ended::Failed(Failed::interrupted(), None)
     };
-    tasks.over(&place, &id, &job, &origin, began, &ended).await;
+    tasks.over(&place, begun, &job, None, began, &ended).await;
     let finished = Finished { id, jobs: Vec::new(), occurrence: None, began, ended };
     tasks.send(Message::Ended(Box::new(finished))).await;
 }
@@ -93,12 +98,13 @@ async fn patiently(
     place: &Place,
     id: &RunId,
     job: &Job,
-    origin: &Origin,
+    cause: &Cause,
     began: Instant,
 ) -> Ended {
     loop {
         let listener = Listener::new(tasks.shared.runs.clone(), id.clone());
-        let work = work(place.clone(), job.clone(), origin.clone(), Vec::new(), listener);
+        let (place, job) = (place.clone(), job.clone());
+        let work = work(place, id.clone(), job, cause.clone(), Vec::new(), listener);
         let ended = caught(work).await;
         let busy = matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Busy);
         if !busy || began.elapsed() > WAIT_FOR_ANOTHER {
@@ -115,21 +121,23 @@ async fn patiently(
 
 async fn work(
     place: Place,
+    id: RunId,
     job: Job,
-    origin: Origin,
+    cause: Cause,
     clusters: Vec<ClusterName>,
     listener: Listener,
 ) -> Ended {
+    let origin = cause.origin();
     match (job.work, &job.database) {
         (Work::Snapshot, Some(database)) => {
-            let (trigger, labels) = match origin {
-                Origin::Schedule => (Trigger::Scheduled, std::collections::BTreeMap::new()),
-                Origin::Api { trigger, labels } => (trigger, labels),
+            let (trigger, labels) = match cause {
+                Cause::Schedule => (Trigger::Scheduled, std::collections::BTreeMap::new()),
+                Cause::Api { trigger, labels } => (trigger, labels),
             };
-            place.snapshot(&job.cluster, database, trigger, labels, &listener).await
+            place.snapshot(id, &job.cluster, database, trigger, labels, &listener).await
         }
         (Work::Verify, _) => place.verify(&job, &listener).await,
-        _ => place.prune(&clusters, &listener).await,
+        _ => place.prune(id, &clusters, origin, &listener).await,
     }
 }
 
@@ -147,40 +155,51 @@ async fn caught(work: impl Future<Output = Ended> + Send + 'static) -> Ended {
 
 impl Tasks {
     /// A run begins.
-    async fn begun(&self, place: &Place, id: &RunId, job: &Job, origin: &Origin) {
+    fn begun(&self, place: &Place, id: &RunId, job: &Job, cause: &Cause) -> ops::run::Run {
+        let origin = cause.origin();
         tracing::info!(run = %id, origin = origin.as_str(), "{} begins", job.name());
+        if matches!(cause, Cause::Schedule) {
+            self.teller.begun(&place.settings, job);
+        }
         let now = place.repository.ambient().now();
         self.shared.runs.update(id, |run| {
             run.state = State::Running;
             run.started_at = Some(now);
         });
+        let (cluster, database) = (Some(&job.cluster), job.database.as_deref());
+        let (verb, by) = (job.work.as_str(), wiring::actor(origin));
+        ops::run::Run::begin_as(id.clone(), &place.repository, verb, cluster, database, &by)
     }
 
-    /// A run has ended.
+    /// A run has ended: it is logged, kept in the audit trail, shown and told.
     async fn over(
         &self,
         place: &Place,
-        id: &RunId,
+        begun: ops::run::Run,
         job: &Job,
-        _origin: &Origin,
+        occurrence: Option<Timestamp>,
         began: Instant,
         ended: &Ended,
     ) {
-        let took = began.elapsed();
-        match ended {
+        let id = begun.id().clone();
+        let ms = began.elapsed().as_millis();
+        let ending = match ended {
             Ended::Done(_, backup) => {
-                let backup = backup.as_ref().map(ToString::to_string);
-                tracing::info!(run = %id, backup, ms = took.as_millis(), "{} done", job.name());
+                let told = backup.as_ref().map(ToString::to_string);
+                tracing::info!(run = %id, backup = told, ms, "{} done", job.name());
+                about(Ending::succeeded(), backup.as_ref())
             }
-            Ended::Failed(error, _) => {
-                let code = error.kind.exit_code();
-                let hint = error.hint.as_deref();
+            Ended::Failed(error, backup) => {
+                let (exit_code, hint) = (error.kind.exit_code(), error.hint.as_deref());
                 let told = &error.message;
-                tracing::error!(run = %id, exit_code = code, hint, "{} failed: {told}", job.name());
+                tracing::error!(run = %id, exit_code, hint, ms, "{} failed: {told}", job.name());
+                about(Ending::failed(error), backup.as_ref())
             }
-        }
+        };
+        let listener = Listener::new(self.shared.runs.clone(), id.clone());
+        begun.end(&place.repository, ending, &listener).await;
         let now = place.repository.ambient().now();
-        self.shared.runs.update(id, |run| {
+        self.shared.runs.update(&id, |run| {
             run.finished_at = Some(now);
             match ended {
                 Ended::Done(document, _) => {
@@ -193,5 +212,15 @@ impl Tasks {
                 }
             }
         });
+        if let Some(run) = self.shared.runs.get(&id) {
+            self.teller.over(&place.settings, job, occurrence, &run, ended);
+        }
+    }
+}
+
+fn about(ending: Ending, backup: Option<&BackupId>) -> Ending {
+    match backup {
+        Some(backup) => ending.about(backup),
+        None => ending,
     }
 }

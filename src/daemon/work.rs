@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::jobs::{self, Job};
 use super::runs::Work;
 use crate::config::{ClusterSettings, Settings};
+use crate::domain::audit::{Origin, RunId};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::id::{BackupId, ClusterName};
@@ -153,6 +154,7 @@ impl Place {
     /// A snapshot of one database.
     pub(super) async fn snapshot(
         &self,
+        run: RunId,
         name: &ClusterName,
         database: &str,
         trigger: Trigger,
@@ -172,6 +174,7 @@ impl Place {
                 bin_dir: wiring::bin_dir(&self.settings, cluster),
                 host: wiring::host_name(),
                 idle: cluster.idle_timeout,
+                run: Some(run),
             })
         })();
         let options = match options {
@@ -228,7 +231,13 @@ impl Place {
     }
 
     /// A prune of these clusters.
-    pub(super) async fn prune(&self, clusters: &[ClusterName], observer: &dyn Observer) -> Ended {
+    pub(super) async fn prune(
+        &self,
+        run: RunId,
+        clusters: &[ClusterName],
+        origin: Origin,
+        observer: &dyn Observer,
+    ) -> Ended {
         let settings = &self.settings;
         let configured = |name: &ClusterName| {
             Some((name.clone(), settings.clusters.get(name)?.retention.clone()))
@@ -242,7 +251,8 @@ impl Place {
             clock: wiring::boot_clock(),
             note: &note,
             dry_run: false,
-            host: wiring::host_name(),
+            by: wiring::actor(origin),
+            run: Some(run),
         };
         // It may be dropped at any step (repo::prune).
         let pruned = tokio::select! {

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::id::BackupId;
+use super::id::{BackupId, ClusterName};
 
 /// A run: its id is found in logs, events, manifests and answers of the API alike. In the shape of a backup id.
 pub type RunId = BackupId;
@@ -15,8 +15,11 @@ pub type RunId = BackupId;
 pub struct Event {
     /// Version of this document: 1.
     pub format: u32,
-    /// The run's id, and the event's.
+    /// The event's id: that of its run, unless `run` names it.
     pub id: RunId,
+    /// The run, where it has another event that bears its id: of a prune, what it was about to remove.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// The verb: `snapshot`, `verify`, `restore`, `prune`, `pin`, `unpin`, `adopt`, `import`.
     pub event: String,
     /// When it ended, by that host's clock.
@@ -51,6 +54,62 @@ pub struct Event {
     pub backups: Vec<RemovedBackup>,
 }
 
+impl Event {
+    /// The run that it is of.
+    pub fn run(&self) -> &RunId {
+        self.run.as_ref().unwrap_or(&self.id)
+    }
+
+    /// Whether it is about that database.
+    pub fn is_about(&self, database: &str) -> bool {
+        let of = |removed: &RemovedBackup| removed.database.as_deref() == Some(database);
+        self.database.as_deref() == Some(database) || self.backups.iter().any(of)
+    }
+}
+
+/// An event, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The cluster below whose name it lies.
+    pub cluster: ClusterName,
+    /// The event.
+    pub event: Event,
+}
+
+/// Who asks for a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// Somebody, on the command line.
+    #[default]
+    Command,
+    /// The daemon's schedule.
+    Schedule,
+    /// The daemon's API.
+    Api,
+}
+
+impl Origin {
+    /// The word in the document.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Schedule => "schedule",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// By whom and where something is done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Actor {
+    /// Who asked.
+    pub origin: Origin,
+    /// The account that this process runs under.
+    pub user: String,
+    /// This host.
+    pub host: String,
+}
+
 /// A backup that a prune is about to remove.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,4 +122,32 @@ pub struct RemovedBackup {
     pub manifest_blake3: Option<String>,
     /// `expired`, or that its run died.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_of_before_is_readable_and_a_new_one_writes_nothing_that_is_not_so() {
+        let before = json!({
+            "format": 1, "id": "20261121T020000Z-5f3a9c21", "event": "prune",
+            "at": "2026-11-21T02:00:00Z", "host": "db1", "pgkeep": "0.1.0",
+            "backups": [{
+                "id": "20261001T020000Z-00000001", "database": "shop", "manifest_blake3": null,
+                "reason": "expired",
+            }],
+        });
+        let event: Event = serde_json::from_value(before).expect("readable");
+        assert_eq!((event.run(), event.exit_code, event.origin.as_str()), (&event.id, 0, ""));
+        assert!(event.is_about("shop") && !event.is_about("other"));
+        let later = Event { run: Some(event.id.clone()), backups: Vec::new(), ..event.clone() };
+        assert_eq!(later.run(), &event.id);
+        let plain = serde_json::to_value(Event { run: None, ..later }).expect("JSON");
+        let keys: Vec<&String> = plain.as_object().expect("an object").keys().collect();
+        let always = ["at", "duration_ms", "event", "exit_code", "format", "host", "id", "origin", "pgkeep", "user"];
+        assert_eq!(keys, always);
+    }
 }

@@ -44,6 +44,12 @@ impl BackupId {
         &self.0[..16]
     }
 
+    /// When it began, to the second; none of a time that never was.
+    pub fn began(&self) -> Option<Timestamp> {
+        let civil = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", self.second()).ok()?;
+        jiff::tz::TimeZone::UTC.to_timestamp(civil).ok()
+    }
+
     /// The same id a second after `other`, unless it is behind that one already: a clock that stands behind puts
     /// nothing in front of what was there before it.
     #[must_use]
@@ -160,7 +166,10 @@ mod tests {
         let id = BackupId::new("2026-11-21T02:00:00Z".parse().expect("a time"), 0x5f3a_9c21);
         assert_eq!(id.as_str(), "20261121T020000Z-5f3a9c21");
         assert_eq!(id.suffix(), "5f3a9c21");
+        assert_eq!(id.began(), "2026-11-21T02:00:00Z".parse().ok());
         assert_eq!(id.as_str().parse(), Ok(id));
+        let never: BackupId = "20261399T020000Z-5f3a9c21".parse().expect("of that shape");
+        assert_eq!(never.began(), None);
     }
 
     #[test]

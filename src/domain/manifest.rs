@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use super::audit::RunId;
 use super::chunk::Hash;
 use super::id::{BackupId, ClusterName, EpochId};
 use super::suspect::{RowFigures, Suspicion};
@@ -191,6 +192,9 @@ pub struct Manifest {
     /// Whether the cluster's name did not know the server when it was taken.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub foreign: bool,
+    /// The run that took it, as logs and the audit trail name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// The sealed part in base64: an age file around a zstd frame around the inventory's JSON.
     pub sealed: String,
 }
@@ -263,6 +267,7 @@ mod tests {
         });
         let mut manifest: Manifest = serde_json::from_value(before.clone()).expect("readable");
         assert!(manifest.rows.is_none() && manifest.suspect.is_none() && !manifest.foreign);
+        assert!(manifest.run.is_none());
         assert_eq!(serde_json::to_value(&manifest).expect("JSON"), before);
         manifest.foreign = true;
         assert_eq!(serde_json::to_value(&manifest).expect("JSON")["foreign"], Value::Bool(true));

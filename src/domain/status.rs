@@ -2,7 +2,7 @@
 //! finds them out.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::id::{BackupId, ClusterName};
 use super::manifest::Trigger;
@@ -145,7 +145,8 @@ pub struct DatabaseStatus {
     pub stored_bytes: u64,
     /// The newest backup that is in no doubt: not suspect, not foreign, no failed verification.
     pub last_good: Option<BackupFacts>,
-    /// The newest backup, where that is another one, and what is wrong with it.
+    /// The newest backup, where that is another one, and what is wrong with it (`why`).
+    #[serde(serialize_with = "in_doubt")]
     pub newest_in_doubt: Option<(BackupFacts, String)>,
     /// The newest verification that passed.
     pub last_verified: Option<VerifiedFacts>,
@@ -162,6 +163,20 @@ pub struct DatabaseStatus {
     pub overdue: Vec<String>,
     /// Backups and verifications of the last 30 days, oldest first, at most 200.
     pub timeline: Vec<Mark>,
+}
+
+/// One object, as scripts would have it.
+fn in_doubt<S: Serializer>(
+    value: &Option<(BackupFacts, String)>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct InDoubt<'a> {
+        #[serde(flatten)]
+        facts: &'a BackupFacts,
+        why: &'a str,
+    }
+    value.as_ref().map(|(facts, why)| InDoubt { facts, why }).serialize(serializer)
 }
 
 /// A backup in short.

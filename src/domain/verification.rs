@@ -1,6 +1,6 @@
 //! What a verification found.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::id::BackupId;
@@ -83,6 +83,12 @@ pub struct VerificationRecord {
 }
 
 impl VerificationRecord {
+    /// When it ended.
+    pub fn finished_at(&self) -> Timestamp {
+        let took = SignedDuration::from_millis(i64::try_from(self.duration_ms).unwrap_or(0));
+        self.started_at.checked_add(took).unwrap_or(self.started_at)
+    }
+
     /// Whether this one, being the newer, leaves `earlier` standing: what a deeper look found is not refuted by one
     /// that did not look there.
     pub fn leaves_standing(&self, earlier: &Self) -> bool {

@@ -10,7 +10,9 @@ pub mod inspect;
 pub mod keys;
 pub mod prune;
 pub mod restore;
+pub mod run;
 pub mod snapshot;
+pub mod status;
 pub mod verify;
 
 #[cfg(test)]

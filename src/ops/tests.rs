@@ -159,6 +159,7 @@ impl Shop {
             bin_dir: None,
             host: "here".to_owned(),
             idle: IDLE,
+            run: None,
         };
         let token = CancellationToken::new();
         let taken = snapshot::one(&self.repository, &options, "My Shop", &Silent, &token).await;

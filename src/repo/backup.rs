@@ -31,6 +31,7 @@ use super::layout::{self, IntentState};
 use super::{Repository, WriteAccess};
 use crate::codec::hash::plain_hash;
 use crate::codec::text;
+use crate::domain::audit::RunId;
 use crate::domain::chunk::{ChunkEntry, ChunkName, Hash};
 use crate::domain::id::{BackupId, ClusterName, EpochId};
 use crate::domain::inventory::TableCount;
@@ -85,6 +86,8 @@ pub struct Description {
     pub inventory: Vec<u8>,
     /// Keep it from retention.
     pub pinned: bool,
+    /// The run that takes it.
+    pub run: Option<RunId>,
 }
 
 /// A backup being written. Nothing of it exists before [`Backup::commit`] has put the manifest.
@@ -443,6 +446,7 @@ impl Backup<'_> {
             rows: Some(rows.figures()),
             suspect: verdict.suspect,
             foreign: verdict.foreign,
+            run: description.run,
             sealed: text::encode_base64(&sealed),
         })
     }

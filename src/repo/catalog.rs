@@ -18,6 +18,7 @@ use crate::domain::chunk::Hash;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::key::ObjectKey;
 use crate::domain::manifest::{Manifest, Trigger};
+use crate::domain::retention;
 use crate::domain::selector::Selector;
 use crate::domain::suspect::Suspicion;
 use crate::domain::verification::VerificationRecord;
@@ -224,6 +225,25 @@ impl Entry {
     /// Whether it is of a dump that another tool made.
     pub fn is_imported(&self) -> bool {
         self.manifest.trigger == Trigger::Imported
+    }
+
+    /// What retention has to know of it, its run taken to be done.
+    pub fn for_retention(&self) -> retention::Backup {
+        let manifest = &self.manifest;
+        retention::Backup {
+            id: manifest.id.clone(),
+            cluster: manifest.cluster.clone(),
+            database: manifest.database.clone(),
+            started_at: manifest.started_at,
+            trigger: manifest.trigger,
+            state: retention::State::Done,
+            pinned: self.pinned,
+            verification: self.verification.as_ref().map(|record| record.result),
+            suspect: self.suspect.as_ref().map(|suspect| suspect.against.clone()),
+            previous: manifest.previous.as_ref().map(|previous| previous.id.clone()),
+            foreign: self.foreign,
+            safety: manifest.is_safety_snapshot(),
+        }
     }
 
     fn place(&self) -> String {

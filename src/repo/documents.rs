@@ -171,40 +171,6 @@ pub struct CondemnedBackup {
     pub id: BackupId,
 }
 
-/// `clusters/<cluster>/events/<id>.json`: what a prune is about to remove.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemovalDocument {
-    /// Version of this document.
-    pub format: u32,
-    /// The event's own id, in the shape of a backup id.
-    pub id: BackupId,
-    /// `prune`.
-    pub event: String,
-    /// When, by that host's clock.
-    pub at: Timestamp,
-    /// Where.
-    pub host: String,
-    /// pgkeep's version.
-    pub pgkeep: String,
-    /// The backups.
-    pub backups: Vec<RemovedBackup>,
-}
-
-/// A backup that a prune is about to remove.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemovedBackup {
-    /// Its id.
-    pub id: BackupId,
-    /// Its database, where its manifest could be read.
-    pub database: Option<String>,
-    /// BLAKE3 of its manifest's bytes, in hex, likewise.
-    pub manifest_blake3: Option<String>,
-    /// `expired`, or that its run died.
-    pub reason: String,
-}
-
 /// Pretty JSON with a final newline: people read these with `less`.
 pub fn render(document: &impl Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(document).expect("documents have text keys only");

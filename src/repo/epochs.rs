@@ -297,6 +297,7 @@ mod tests {
             inventory: b"{}".to_vec(),
             rows: Vec::new(),
             pinned: false,
+            run: None,
         };
         let error = backup.commit(description).await.expect_err("replaced");
         assert!(matches!(error, RepoError::EpochReplaced { .. }), "{error}");

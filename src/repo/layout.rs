@@ -144,9 +144,14 @@ pub fn adopted(key: &ObjectKey) -> Option<BackupId> {
     if suffix.is_empty() { None } else { id.parse().ok() }
 }
 
-/// The record of what a prune removed, put before it is removed.
+/// The audit trail of a cluster.
+pub fn events(cluster: &ClusterName) -> String {
+    format!("{CLUSTERS}{cluster}/events/")
+}
+
+/// An event of the audit trail; that of a prune is put before anything is removed.
 pub fn event(cluster: &ClusterName, id: &BackupId) -> ObjectKey {
-    key(format!("{CLUSTERS}{cluster}/events/{id}.json"))
+    key(format!("{}{id}.json", events(cluster)))
 }
 
 /// What an object below [`CLUSTERS`] is to a backup.

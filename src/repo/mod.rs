@@ -30,6 +30,7 @@ pub mod damage;
 pub mod documents;
 pub mod epochs;
 pub mod error;
+pub mod events;
 pub mod history;
 pub mod layout;
 pub mod marks;

@@ -7,6 +7,7 @@
 //! comes twice runs once, the first time; expressions that run every so many minutes or hours follow elapsed time.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use croner::Cron;
@@ -61,6 +62,8 @@ pub struct Schedule {
     text: String,
     zone: TimeZone,
     jitter: Duration,
+    /// Measured once.
+    longest: Arc<OnceLock<Duration>>,
 }
 
 impl PartialEq for Schedule {
@@ -87,7 +90,7 @@ impl Schedule {
             why: error.to_string(),
             nearest: None,
         })?;
-        let schedule = Self { cron, text: text.trim().to_owned(), zone, jitter };
+        let schedule = Self { cron, text: text.trim().to_owned(), zone, jitter, longest: Arc::default() };
         match schedule.next(Timestamp::UNIX_EPOCH) {
             Some(_) => Ok(schedule),
             None => Err(ScheduleError::Never { text: text.to_owned(), nearest: None }),
@@ -127,9 +130,35 @@ impl Schedule {
         Duration::from_millis(hash % u64::try_from(self.jitter.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// The longest time between two runs, as far as the next 64 show; what is later than that is late.
+    /// The longest time between two runs, as far as the year after the first question shows; what is later than that is
+    /// late.
     pub fn longest_gap(&self, now: Timestamp) -> Duration {
-        self.gaps(now).max().unwrap_or_default()
+        *self.longest.get_or_init(|| self.measured(now))
+    }
+
+    /// Runs that follow each other closely are too many to be looked at one by one, so a gap is met by looking where it
+    /// must be: at the next runs, into every few hours of two weeks (nights, weekends), and into each day of a year.
+    fn measured(&self, now: Timestamp) -> Duration {
+        const FEW: SignedDuration = SignedDuration::from_hours(5);
+        const DAY: SignedDuration = SignedDuration::from_hours(24);
+        let mut longest = Duration::ZERO;
+        let mut runs = std::iter::successors(self.next(now), |at| self.next(*at)).take(64);
+        let mut before = runs.next();
+        for at in runs {
+            longest = longest.max(before.map_or(Duration::ZERO, |one| between(one, at)));
+            before = Some(at);
+        }
+        for (step, days) in [(FEW, 14), (DAY, 400)] {
+            let end = now.checked_add(DAY * days).unwrap_or(Timestamp::MAX);
+            let mut at = now;
+            while at < end
+                && let Some(next) = self.next(at)
+            {
+                longest = longest.max(self.last(at).map_or(Duration::ZERO, |one| between(one, next)));
+                at = at.checked_add(step).map_or(Timestamp::MAX, |later| later.max(next));
+            }
+        }
+        longest
     }
 
     /// The shortest time between two runs, as far as 64 of them show.
@@ -154,6 +183,10 @@ impl Schedule {
     fn zoned(&self, at: Timestamp) -> Zoned {
         at.to_zoned(self.zone.clone())
     }
+}
+
+fn between(earlier: Timestamp, later: Timestamp) -> Duration {
+    earlier.duration_until(later).unsigned_abs()
 }
 
 /// Now, by both clocks.

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::domain::audit::{Actor, RunId};
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::observer::{Observer, Severity};
@@ -54,8 +55,10 @@ pub struct PruneOptions<'a> {
     pub note: &'a Path,
     /// Only tell.
     pub dry_run: bool,
-    /// This host.
-    pub host: String,
+    /// Who prunes.
+    pub by: Actor,
+    /// The run, for the record of what is removed.
+    pub run: Option<RunId>,
 }
 
 /// Why nothing was removed.
@@ -122,11 +125,11 @@ pub async fn run(
     options: PruneOptions<'_>,
     observer: &dyn Observer,
 ) -> Result<PruneReport, PruneError> {
-    let PruneOptions { policies, database, grace, clock, note, dry_run, host } = options;
+    let PruneOptions { policies, database, grace, clock, note, dry_run, by, run } = options;
     if !dry_run && repository.keys().writer.is_none() {
         return Err(RepoError::NoWriterKey.into());
     }
-    let terms = Terms { policies, database, host };
+    let terms = Terms { policies, database, by, run };
     let prune = Prune::new(repository, &terms);
     let overdue = overdue(&prune, grace, clock, note, observer).await?;
     refuse_wrong_clock(repository)?;
@@ -302,7 +305,8 @@ mod tests {
             clock: None,
             note: Path::new("/nowhere"),
             dry_run: false,
-            host: "here".to_owned(),
+            by: Actor::default(),
+            run: None,
         };
         run(&repository, options, &Silent).await
     }

@@ -21,6 +21,7 @@ pub use self::error::SnapshotError;
 pub use self::hooks::{HookError, Hooks};
 use self::pulse::Pulse;
 use crate::domain::archive::{ArchiveSummary, ROW_SETTINGS};
+use crate::domain::audit::RunId;
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::inventory::{Inventory, display_name};
@@ -73,6 +74,8 @@ pub struct SnapshotOptions {
     /// What gives nothing for so long has stalled. Generous: sorting out a catalog of a hundred thousand tables
     /// takes `pg_dump` minutes of silence.
     pub idle: Duration,
+    /// The run that it is taken in.
+    pub run: Option<RunId>,
 }
 
 /// A template that someone made holds rows like any other database. `template1` is the server's own; a limit
@@ -376,6 +379,7 @@ impl Run<'_> {
             rows: inventory.rows.clone(),
             inventory: serde_json::to_vec(inventory).expect("an inventory has text keys only"),
             pinned: self.options.pinned,
+            run: self.options.run.clone(),
         })
     }
 }

@@ -231,6 +231,7 @@ fn description() -> Description {
         rows: Vec::new(),
         inventory: b"{}".to_vec(),
         pinned: false,
+            run: None,
     }
 }
 
@@ -242,7 +243,7 @@ async fn prunes(store: Arc<SimStore>, keys: Keys, ambient: Arc<Still>, without: 
     let policy = RetentionPolicy { keep_last: keep, ..RetentionPolicy::nothing() };
     let cluster: ClusterName = "main".parse().unwrap();
     let policies = [(cluster, policy)].into();
-    let terms = Terms { policies, database: None, host: "sim".to_owned() };
+    let terms = Terms { policies, ..Terms::default() };
     for _ in 0..3 {
         let mut prune = Prune::new(&repository, &terms);
         prune.without = without;

@@ -22,6 +22,7 @@
 //!
 //! Memory: about 50 bytes a listed chunk and 500 a backup, whatever the backups hold.
 
+use crate::domain::audit::{Actor, RunId};
 use crate::domain::retention::Policies;
 use crate::repo::Repository;
 
@@ -42,8 +43,10 @@ pub struct Terms {
     pub policies: Policies,
     /// Of these clusters, only this database; its other databases are kept.
     pub database: Option<String>,
-    /// This host, for the record of what was removed.
-    pub host: String,
+    /// Who removes, for the record of what was removed.
+    pub by: Actor,
+    /// The run, whose id that record bears; without one it has an id of its own.
+    pub run: Option<RunId>,
 }
 
 /// A prune of one repository.

@@ -45,20 +45,8 @@ pub(super) struct Held {
 impl Held {
     fn of(entry: &Entry) -> Self {
         let manifest = &entry.manifest;
-        let backup = Backup {
-            id: manifest.id.clone(),
-            cluster: manifest.cluster.clone(),
-            database: manifest.database.clone(),
-            started_at: manifest.started_at,
-            trigger: manifest.trigger,
-            state: State::Open,
-            pinned: false,
-            verification: None,
-            suspect: manifest.suspect.as_ref().map(|suspect| suspect.against.clone()),
-            previous: manifest.previous.as_ref().map(|previous| previous.id.clone()),
-            foreign: manifest.foreign,
-            safety: manifest.is_safety_snapshot(),
-        };
+        // As it was read: marks, records and the end of its run are looked at each time.
+        let backup = Backup { state: State::Open, ..entry.for_retention() };
         Self {
             backup,
             manifest_hash: entry.manifest_hash,

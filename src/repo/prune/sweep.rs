@@ -14,13 +14,14 @@ use super::lists::{List, Lists};
 use super::objects::Objects;
 use super::survey::{Survey, cause};
 use super::{Clause, Prune};
+use crate::domain::audit::{Event, RemovedBackup};
 use crate::domain::chunk::ChunkName;
 use crate::domain::id::{BackupId, ClusterName, EpochId};
 use crate::domain::key::ObjectKey;
 use crate::domain::retention::{Backup, Cause};
 use crate::failpoint;
 use crate::repo::catalog::ManifestName;
-use crate::repo::documents::{self, CondemnedReason, FORMAT, RemovalDocument, RemovedBackup};
+use crate::repo::documents::{self, CondemnedReason, FORMAT};
 use crate::repo::error::RepoError;
 use crate::repo::layout;
 
@@ -176,21 +177,26 @@ impl Prune<'_> {
         cluster: &ClusterName,
         backups: Vec<RemovedBackup>,
     ) -> Result<(), RepoError> {
-        let writer = self.repository.keys().writer.as_ref().ok_or(RepoError::NoWriterKey)?;
-        let ambient = self.repository.ambient();
+        let (ambient, terms) = (self.repository.ambient(), self.terms);
         let at = ambient.now();
-        let document = RemovalDocument {
+        let event = Event {
             format: FORMAT,
-            id: BackupId::new(at, ambient.random()),
+            id: terms.run.clone().unwrap_or_else(|| BackupId::new(at, ambient.random())),
+            run: None,
             event: "prune".to_owned(),
             at,
-            host: self.terms.host.clone(),
+            duration_ms: 0,
+            database: terms.database.clone(),
+            backup: None,
+            origin: terms.by.origin.as_str().to_owned(),
+            user: terms.by.user.clone(),
+            host: terms.by.host.clone(),
             pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
+            exit_code: 0,
+            message: Some(format!("about to remove {} backups", backups.len())),
             backups,
         };
-        let (key, bytes) = (layout::event(cluster, &document.id), documents::render(&document));
-        let (store, repository) = (&*self.repository.store, &self.repository.document.id);
-        documents::put_signed(store, repository, &writer.signing, &key, bytes.into()).await
+        self.repository.put_event(cluster, &event).await
     }
 
     /// Removes the chunks that no manifest needs; those that are gone.

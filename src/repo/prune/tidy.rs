@@ -9,7 +9,10 @@
 //! waits for it. `.broken` and `.dead` stay for ever: a writer that was frozen for long may yet come to look for the
 //! one, and put the manifest that the other explains.
 //!
-//! Adoptions and events stay.
+//! **Events** that began 400 days before the newest of their cluster, where the prune is about all of it. Of each the
+//! signature may stay when a prune is cut short; it goes with the next.
+//!
+//! Adoptions stay.
 
 use std::collections::HashSet;
 
@@ -18,7 +21,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use super::survey::Survey;
 use super::sweep::SecondLook;
 use super::{Clause, Prune};
-use crate::domain::id::BackupId;
+use crate::domain::id::{BackupId, ClusterName};
 use crate::failpoint;
 use crate::repo::catalog::ManifestName;
 use crate::repo::error::RepoError;
@@ -41,6 +44,14 @@ impl Prune<'_> {
         let beside = survey.objects.beside.iter().filter(|(name, _)| is_leftover(name));
         self.delete_all(beside.flat_map(|(_, keys)| keys).cloned(), None).await?;
         self.delete_all(look.orphaned_notes.iter().cloned(), None).await?;
+        let is_meant = |cluster: &ClusterName| {
+            self.terms.database.is_none() && self.terms.policies.contains_key(cluster)
+        };
+        let expired = look.objects.events.expired().filter(|(cluster, _)| is_meant(cluster));
+        let (events, signatures): (Vec<_>, Vec<_>) =
+            expired.map(|(_, key)| key.clone()).partition(|key| key.as_str().ends_with(".json"));
+        self.delete_all(events.into_iter(), None).await?;
+        self.delete_all(signatures.into_iter(), None).await?;
         self.tidy_intents(look, removed).await
     }
 

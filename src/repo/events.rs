@@ -1,0 +1,197 @@
+//! The audit trail: one signed object for each event, put once and never changed. A prune of all databases of a cluster
+//! removes those that are older than [`KEPT_DAYS`] (`repo::prune::tidy`).
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::catalog::ManifestName;
+use super::error::RepoError;
+use super::layout::{self, Part};
+use super::{Repository, documents};
+use crate::domain::audit::{Event, Recorded};
+use crate::domain::id::{BackupId, ClusterName};
+use crate::domain::key::ObjectKey;
+
+/// So long an event is there to be read: more than a year, so that yearly work can be compared with the last time.
+pub const KEPT_DAYS: i64 = 400;
+
+/// Which events are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Only of this cluster.
+    pub cluster: Option<ClusterName>,
+    /// Only about this database.
+    pub database: Option<String>,
+    /// The newest so many.
+    pub limit: usize,
+}
+
+/// Events, newest first, and those that are there and cannot be used.
+#[derive(Debug, Default)]
+pub struct Trail {
+    /// The events.
+    pub events: Vec<Recorded>,
+    /// Those that are damaged or not trusted.
+    pub faults: Vec<RepoError>,
+}
+
+impl Repository {
+    /// Puts an event, signed with this host's writer key.
+    pub async fn put_event(&self, cluster: &ClusterName, event: &Event) -> Result<(), RepoError> {
+        let writer = self.keys().writer.as_ref().ok_or(RepoError::NoWriterKey)?;
+        let (key, bytes) = (layout::event(cluster, &event.id), documents::render(event).into());
+        let repository = &self.document.id;
+        documents::put_signed(&*self.store, repository, &writer.signing, &key, bytes).await
+    }
+
+    /// The newest events; names are listed, and only as many objects are read as are needed.
+    pub async fn newest_events(&self, wanted: &Wanted) -> Result<Trail, RepoError> {
+        let mut names = self.event_names(wanted.cluster.as_ref()).await?;
+        names.sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.cluster.cmp(&b.cluster)));
+        let is_wanted = |event: &Event| {
+            wanted.database.as_ref().is_none_or(|database| event.is_about(database))
+        };
+        let mut trail = Trail::default();
+        let mut read = stream::iter(names)
+            .map(|name| async move {
+                let read = self.event(&name).await;
+                (name.cluster, read)
+            })
+            .buffered(self.store.concurrency().clamp(1, wanted.limit.max(1)));
+        while trail.events.len() < wanted.limit
+            && let Some((cluster, read)) = read.next().await
+        {
+            match read {
+                Ok(event) if is_wanted(&event) => trail.events.push(Recorded { cluster, event }),
+                // About another database; or swept since it was listed.
+                Ok(_) => {}
+                Err(RepoError::Store(error)) if error.is_not_found() => {}
+                Err(RepoError::Store(error)) => return Err(error.into()),
+                Err(fault) => trail.faults.push(fault),
+            }
+        }
+        Ok(trail)
+    }
+
+    /// All that are there, each by the name that a backup of that id would have.
+    async fn event_names(
+        &self,
+        cluster: Option<&ClusterName>,
+    ) -> Result<Vec<ManifestName>, RepoError> {
+        let prefix = cluster.map_or_else(|| layout::CLUSTERS.to_owned(), layout::events);
+        let names = self.store.list(&prefix).try_filter_map(|object| async move {
+            Ok(event_of(&object.key).map(|(cluster, id)| ManifestName { cluster, id }))
+        });
+        Ok(names.try_collect().await?)
+    }
+
+    async fn event(&self, name: &ManifestName) -> Result<Event, RepoError> {
+        let key = layout::event(&name.cluster, &name.id);
+        let bytes = self.get_signed(&key).await?;
+        let event: Event = documents::parse(&key, &bytes)?;
+        documents::check_format(&key, event.format)?;
+        if event.id != name.id {
+            let reason = "it names another event".to_owned();
+            return Err(RepoError::Damaged { key, reason });
+        }
+        Ok(event)
+    }
+}
+
+fn event_of(key: &ObjectKey) -> Option<(ClusterName, BackupId)> {
+    match layout::part_of(key)? {
+        (cluster, id, Part::Event) if key.as_str().ends_with(".json") => Some((cluster, id)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::test_support::{Still, plaintext_keys};
+    use super::*;
+    use crate::codec::cut::ChunkParams;
+    use crate::codec::sign::SigningKey;
+    use crate::domain::failure::{Failure as _, FailureKind};
+    use crate::repo::workers::Workers;
+    use crate::store::memory::MemoryStore;
+
+    async fn made() -> Repository {
+        let (store, ambient) = (Arc::new(MemoryStore::new()), Arc::new(Still::default()));
+        let (keys, params) = (plaintext_keys(), ChunkParams::default());
+        let made = Repository::create(store, keys, params, Workers::Inline, ambient).await;
+        made.expect("it is made").0
+    }
+
+    fn event(second: u32, database: Option<&str>) -> Event {
+        let id = format!("20261121T0200{second:02}Z-{second:08x}");
+        serde_json::from_value(serde_json::json!({
+            "format": 1, "id": id, "event": "snapshot", "at": "2026-11-21T02:00:00Z",
+            "database": database, "host": "db1", "pgkeep": "0.1.0",
+        }))
+        .expect("an event")
+    }
+
+    fn wanted(cluster: Option<&str>, database: Option<&str>, limit: usize) -> Wanted {
+        let cluster = cluster.map(|name| name.parse().expect("a name"));
+        Wanted { cluster, database: database.map(str::to_owned), limit }
+    }
+
+    async fn seconds(repository: &Repository, wanted: &Wanted) -> Vec<String> {
+        let trail = repository.newest_events(wanted).await.expect("read");
+        assert!(trail.faults.is_empty(), "{:?}", trail.faults);
+        let second = |one: &Recorded| format!("{} {}", one.cluster, &one.event.id.second()[13..15]);
+        trail.events.iter().map(second).collect()
+    }
+
+    #[tokio::test]
+    async fn the_newest_events_of_what_is_meant_come_first_and_no_more_than_asked_for() {
+        let repository = made().await;
+        let (one, two) = ("one".parse().expect("a name"), "two".parse().expect("a name"));
+        for second in 0..20 {
+            let database = if second % 2 == 0 { "shop" } else { "blog" };
+            let cluster = if second < 10 { &one } else { &two };
+            repository.put_event(cluster, &event(second, Some(database))).await.expect("put");
+        }
+        let all = seconds(&repository, &wanted(None, None, 3)).await;
+        assert_eq!(all, ["two 19", "two 18", "two 17"]);
+        assert_eq!(seconds(&repository, &wanted(Some("one"), None, 2)).await, ["one 09", "one 08"]);
+        let shop = seconds(&repository, &wanted(Some("one"), Some("shop"), 9)).await;
+        assert_eq!(shop, ["one 08", "one 06", "one 04", "one 02", "one 00"]);
+        assert!(seconds(&repository, &wanted(Some("three"), None, 9)).await.is_empty());
+        assert!(seconds(&repository, &wanted(None, None, 0)).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_forged_damaged_or_of_a_later_version_is_told_and_hides_no_other() {
+        let repository = made().await;
+        let cluster: ClusterName = "main".parse().expect("a name");
+        for second in [1, 5] {
+            repository.put_event(&cluster, &event(second, None)).await.expect("put");
+        }
+        let put = |event: Event, id: BackupId, signer: SigningKey| {
+            let (store, document) = (repository.store.clone(), repository.document.id.clone());
+            let (key, bytes) = (layout::event(&cluster, &id), documents::render(&event));
+            async move {
+                documents::put_signed(&*store, &document, &signer, &key, bytes.into()).await
+            }
+        };
+        let own = || SigningKey::generate(&[2; SigningKey::BYTES]);
+        let (forged, later, moved) = (event(2, None), event(3, None), event(4, None));
+        put(forged.clone(), forged.id, SigningKey::generate(&[9; 40])).await.expect("put");
+        put(Event { format: 2, ..later.clone() }, later.id, own()).await.expect("put");
+        put(event(1, None), moved.id, own()).await.expect("put");
+        let trail = repository.newest_events(&wanted(None, None, 50)).await.expect("read");
+        assert_eq!(trail.events.len(), 2);
+        let kinds: Vec<FailureKind> = trail.faults.iter().map(|fault| fault.kind()).collect();
+        assert_eq!(kinds, [FailureKind::Damage, FailureKind::Usage, FailureKind::Key]);
+    }
+
+    #[tokio::test]
+    async fn without_a_writer_key_there_is_no_event() {
+        let mut repository = made().await;
+        repository.keys.writer = None;
+        let told = repository.put_event(&"main".parse().expect("a name"), &event(1, None)).await;
+        assert!(matches!(told, Err(RepoError::NoWriterKey)));
+    }
+}
