@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::jobs::{self, Job, Memory, Past};
 use super::looks::{self, Look, Reloaded};
 use super::runs::{Run, State, Work};
-use super::shared::{Asked, Refusal, Shared};
+use super::shared::{Asked, Refusal};
 use super::work::{Ended, Held, Place};
 use super::{Cause, Tasks, service, tasks};
 use crate::config::Settings;
