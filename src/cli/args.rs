@@ -68,7 +68,7 @@ pub(super) struct Global {
     /// Print JSON, errors too
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// Print results and errors only
+    /// Print errors and what was asked for only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
     /// Tell what is done, on stderr; -vv tells more

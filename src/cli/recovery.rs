@@ -145,7 +145,11 @@ fn tell(context: &Context, gravest: &mut Gravest, verified: &Verified) -> Result
         Ok(report) => report,
         Err(error) => return gravest.add(context, "id", id.as_str(), Failed::of(error)),
     };
-    context.output.result(|| verify_text(report), || report.summary())?;
+    let (text, document) = (|| verify_text(report), || report.summary());
+    match report.result {
+        Outcome::Passed => context.output.success(text, document)?,
+        _ => context.output.result(text, document)?,
+    }
     if report.result != Outcome::Passed {
         gravest.note(FailureKind::Damage);
         if !context.output.json {

@@ -181,7 +181,7 @@ async fn snapshot(context: &Context, args: Snapshot) -> Result<(), Ended> {
         match taken {
             Ok(manifest) => progress.aside(|| {
                 let text = || format!("{}\n", snapshot_text(&manifest));
-                context.output.result(text, || manifest.summary())
+                context.output.success(text, || manifest.summary())
             })?,
             Err(error) => {
                 progress.aside(|| gravest.add(context, "database", database, error))?;

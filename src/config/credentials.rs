@@ -23,7 +23,8 @@ pub(super) fn take(settings: &mut Settings) {
     let environment = settings.environment.clone();
     let Some(passed) = Passed::of(&environment, &settings.home) else { return };
     let keys = [&mut settings.encryption.writer_key, &mut settings.encryption.identity];
-    for source in keys.into_iter().chain(&mut settings.daemon.token) {
+    let webhooks = settings.notify.webhooks.values_mut().map(|webhook| &mut webhook.url);
+    for source in keys.into_iter().chain(&mut settings.daemon.token).chain(webhooks) {
         passed.for_key(source);
     }
     for cluster in settings.clusters.values_mut() {

@@ -12,8 +12,8 @@
 use std::path::{Path, PathBuf};
 
 mod build;
-mod daemon;
 mod credentials;
+mod daemon;
 mod dotenv;
 pub mod edit;
 mod environment;

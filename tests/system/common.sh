@@ -99,9 +99,9 @@ overlay() {
 
 # nspawn ARGUMENT…: the one of the booted system, which this machine need not have.
 nspawn() {
-    local system=$programs/systemd
-    LD_LIBRARY_PATH=$system/usr/lib/x86_64-linux-gnu/systemd \
-        exec "$system/usr/bin/systemd-nspawn" --quiet --register=no --keep-unit "$@"
+    local system=$programs/systemd library
+    library=$(echo "$system"/usr/lib/*-linux-gnu/systemd)
+    LD_LIBRARY_PATH=$library exec "$system/usr/bin/systemd-nspawn" --quiet --register=no --keep-unit "$@"
 }
 
 # boot TREE: its systemd as the first process of a container without a network.

@@ -106,7 +106,8 @@ impl Schedule {
         // Short for it, nicknames are written out in the pattern.
         let fields: Vec<&str> = cron.as_str().split_whitespace().collect();
         let of_day = !fields[..fields.len() - 3].iter().any(|field| field.contains('*'));
-        Ok(Self { cron, of_day, text: text.trim().to_owned(), zone, jitter, longest: Arc::default() })
+        let text = text.trim().to_owned();
+        Ok(Self { cron, of_day, text, zone, jitter, longest: Arc::default() })
     }
 
     /// The expression as it was written.
@@ -215,7 +216,7 @@ impl Schedule {
         std::iter::from_fn(move || {
             let (before, after) = (last?, self.next(last?)?);
             last = Some(after);
-            Some(before.duration_until(after).unsigned_abs())
+            Some(between(before, after))
         })
         .take(64)
     }
@@ -223,6 +224,10 @@ impl Schedule {
     fn zoned(&self, at: Timestamp) -> Zoned {
         at.to_zoned(self.zone.clone())
     }
+}
+
+fn between(earlier: Timestamp, later: Timestamp) -> Duration {
+    earlier.duration_until(later).unsigned_abs()
 }
 
 /// An expression that croner understands as we do.

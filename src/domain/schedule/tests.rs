@@ -191,7 +191,8 @@ fn any_time(name: &'static str) -> impl Strategy<Value = Timestamp> {
     let anywhere = 631_152_000_i64..2_900_000_000;
     (anywhere, any::<bool>(), -14_400..14_400_i64).prop_map(move |(second, near, beside)| {
         let time = Timestamp::from_second(second).expect("in range");
-        let change = zone(name).following(time).next().filter(|_| near);
+        let zone = zone(name);
+        let change = zone.following(time).next().filter(|_| near);
         change.map_or(time, |change| {
             let beside = SignedDuration::from_secs(beside);
             change.timestamp().checked_add(beside).expect("in range")
