@@ -60,9 +60,11 @@ test-system:
 	@tests/system/run
 	@tests/system/image
 
-## make soak         10,000 histories of writers, prunes, pauses and crashes; SIM_FROM=N begins elsewhere
+## make soak         10,000 histories of writers, prunes, pauses and crashes (SIM_FROM=N begins elsewhere); a year of
+## 1,000 clusters by the clock of the test, within a minute
 soak:
 	SIM_SEEDS=$${SIM_SEEDS:-10000} cargo test --lib no_interleaving -- --nocapture
+	YEAR_CLUSTERS=$${YEAR_CLUSTERS:-1000} cargo test --release --lib virtual_year -- --nocapture
 
 ## make bench        speed and memory beside the stock tools (docs/performance.md), about an hour: bench-local in a
 ## directory, then bench-s3 on an S3 server of this machine, near by and 50 ms away

@@ -68,7 +68,7 @@ pub(super) struct Global {
     /// Print JSON, errors too
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// Print results and errors only
+    /// Print errors and what was asked for only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
     /// Tell what is done, on stderr; -vv tells more
@@ -91,6 +91,8 @@ pub(super) enum Verb {
     Unpin(Unmark),
     Adopt(Adopt),
     Prune(Prune),
+    Status(Status),
+    Log(Log),
     Daemon(Daemon),
     /// Show or check the configuration
     #[command(subcommand)]
@@ -101,6 +103,45 @@ pub(super) enum Verb {
     Demo(Demo),
     Completions(Completions),
     Man(Man),
+}
+
+/// Tell how it stands: last good and last verified backups, what is overdue, what comes next
+///
+/// For each database: how old its last good backup is, when one was last restored and compared and how long that took,
+/// its size against the usual, its next run, and what looks wrong. Then what is overdue, what cannot be read, whether
+/// the identity is kept only here, and what the next prune removes. Good is a backup that is neither suspect, foreign,
+/// imported nor taken before a restore, and that no verification found wanting.
+///
+/// With --strict it ends in exit 3 when anything is overdue or cannot be read: with --quiet too it is silent unless
+/// that is so.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep status
+  pgkeep status --strict --quiet
+  pgkeep status --json | jq -r '.clusters[].databases[] | select(.overdue != []) | .name'")]
+pub(super) struct Status {
+    /// Exit 3 when anything is overdue or cannot be read
+    #[arg(long)]
+    pub(super) strict: bool,
+}
+
+/// List who did what, when, and how it ended, newest first
+///
+/// Each run of snapshot, import, verify, restore, prune, pin, unpin and adopt leaves a signed event in the repository,
+/// where the host holds a writer key. The run's id is also in the log and, of a snapshot, in its manifest. A prune
+/// leaves another one before it removes backups, with their ids (`--json` has them). A prune of a whole cluster removes
+/// events that are older than 400 days.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep log
+  pgkeep log --database shop --limit 5
+  pgkeep log --json | jq '.[] | select(.exit_code != 0)'")]
+pub(super) struct Log {
+    /// The newest N only
+    #[arg(long, value_name = "N", default_value = "50")]
+    pub(super) limit: usize,
 }
 
 /// Run schedules, the status page, metrics and the snapshot hook, for years

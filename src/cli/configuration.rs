@@ -47,6 +47,10 @@ fn validate(settings: &Settings) -> Result<Vec<(String, String)>, Failed> {
     settings.encryption.all_recipients().map_err(failed)?;
     settings.encryption.read_writer_key().map_err(failed)?;
     settings.encryption.read_identity().map_err(failed)?;
+    settings.daemon.read_token().map_err(failed)?;
+    for webhook in settings.notify.webhooks.values() {
+        webhook.read_url().map_err(failed)?;
+    }
     let mut servers = Vec::new();
     for (name, cluster) in &settings.clusters {
         let text = settings.connection_text(name, cluster).map_err(failed)?;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tracing::Instrument as _;
+
 use super::args::Import;
 use super::backup::snapshot_text;
 use super::context::Context;
@@ -12,6 +14,7 @@ use super::verbs::{Gravest, Opened};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::manifest::{Manifest, Trigger};
 use crate::ops::import::{self, Importing};
+use crate::ops::run::Ending;
 use crate::ops::snapshot::{self, Hooks, SnapshotOptions};
 use crate::wiring;
 
@@ -37,6 +40,7 @@ pub(super) async fn import(context: &Context, args: Import) -> Result<(), Ended>
     let mut gravest = Gravest::of(args.files.len());
     for file in &args.files {
         let one = One { context, importing: &importing, file, database: &database };
+        let run = opened.begin("import", Some(name), Some(&database));
         let taken = Box::pin(one.run(|connection, labels| SnapshotOptions {
             cluster: name.clone(),
             connection,
@@ -49,8 +53,16 @@ pub(super) async fn import(context: &Context, args: Import) -> Result<(), Ended>
             bin_dir: bin_dir.clone(),
             idle: cluster.idle_timeout,
             host: wiring::host_name(),
+            run: Some(run.id().clone()),
         }));
-        match taken.await {
+        let taken = taken.instrument(run.span().clone()).await;
+        let ending = Ending::of(&taken);
+        let ending = match &taken {
+            Ok(manifest) => ending.about(&manifest.id),
+            Err(_) => ending,
+        };
+        run.end(&opened.repository, ending, &progress).await;
+        match taken {
             Ok(manifest) => progress.aside(|| {
                 let text = || format!("{}\n", snapshot_text(&manifest));
                 context.output.result(text, || manifest.summary())

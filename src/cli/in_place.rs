@@ -1,5 +1,7 @@
 //! `restore --in-place`: the conductors that it takes, one after the other.
 
+use tracing::Instrument as _;
+
 use super::context::Context;
 use crate::domain::told::{Failed, failed};
 use super::progress::Progress;
@@ -7,12 +9,14 @@ use super::recovery::{ask, cluster_of, may_ask};
 use super::reports::{in_place_json, in_place_text, restore_json, restore_text};
 use super::run::Ended;
 use super::verbs::Opened;
+use crate::domain::audit::RunId;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{BEFORE_RESTORE_OF, Trigger};
 use crate::domain::observer::Severity;
 use crate::domain::verification::Outcome;
 use crate::ops::restore::in_place::{self, Held};
-use crate::ops::restore::{RestoreError, RestoreOptions, Restoring};
+use crate::ops::restore::{RestoreError, RestoreOptions, RestoreReport, Restoring};
+use crate::ops::run::Ending;
 use crate::ops::snapshot::{self, SnapshotOptions};
 use crate::ops::verify::{self, Verifying};
 use crate::repo::catalog::Entry;
@@ -49,15 +53,31 @@ pub(super) async fn restore(
     if !options.consent.yes {
         return Err(failed(RestoreError::NeedsYesInPlace { database: plan.database }).into());
     }
-    work.prove(restoring, &options).await?;
-    let held = in_place::hold(restoring, entry, &options).await.map_err(failed)?;
-    let safety = work.safety_snapshot(restoring, &held).await?;
-    let report = held.replace(restoring, safety).await.map_err(failed)?;
+    let run = work.opened.begin("restore", Some(&entry.manifest.cluster), Some(&entry.manifest.database));
+    let replaced = Box::pin(work.replace(restoring, &options, run.id()));
+    let replaced = replaced.instrument(run.span().clone()).await;
+    let told = format!("in place of what `{}` held", plan.database);
+    let ending = Ending::of(&replaced).about(&entry.manifest.id);
+    let ending = if replaced.is_ok() { ending.saying(told) } else { ending };
+    run.end(restoring.repository, ending, progress).await;
+    let report = replaced?;
     progress.clear();
     Ok(context.output.result(|| restore_text(&report), || restore_json(&report))?)
 }
 
 impl Work<'_> {
+    async fn replace(
+        &self,
+        restoring: &Restoring<'_>,
+        options: &RestoreOptions,
+        run: &RunId,
+    ) -> Result<RestoreReport, Failed> {
+        self.prove(restoring, options).await?;
+        let held = in_place::hold(restoring, self.entry, options).await.map_err(failed)?;
+        let safety = self.safety_snapshot(restoring, &held, run).await?;
+        held.replace(restoring, safety).await.map_err(failed)
+    }
+
     /// In scratch, never on the target: the role may not make databases there.
     async fn prove(
         &self,
@@ -98,6 +118,7 @@ impl Work<'_> {
         &self,
         restoring: &Restoring<'_>,
         held: &Held<'_>,
+        run: &RunId,
     ) -> Result<BackupId, Failed> {
         let settings = &self.opened.settings;
         let (name, cluster) = cluster_of(settings, self.entry)?;
@@ -112,6 +133,7 @@ impl Work<'_> {
             bin_dir: wiring::bin_dir(settings, cluster),
             idle: cluster.idle_timeout,
             host: wiring::host_name(),
+            run: Some(run.clone()),
         };
         let (database, observer) = (held.database(), restoring.observer);
         let taken =

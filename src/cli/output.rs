@@ -34,6 +34,16 @@ impl Output {
         }
     }
 
+    /// A result that says no more than that all went well: nothing for people who asked for quiet, so that cron sends
+    /// no mail.
+    pub(super) fn success(
+        self,
+        text: impl FnOnce() -> String,
+        document: impl FnOnce() -> Json,
+    ) -> Result<(), Failed> {
+        if self.quiet && !self.json { Ok(()) } else { self.result(text, document) }
+    }
+
     /// Words around a result, for people only and not when they asked for quiet.
     pub(super) fn remark(self, text: &str) -> Result<(), Failed> {
         if self.json || self.quiet { Ok(()) } else { write_stdout(text) }

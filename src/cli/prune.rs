@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
+use tracing::Instrument as _;
 
 use super::args::Prune;
 use super::context::Context;
-use crate::domain::told::failed;
+use crate::domain::told::{Failed, failed};
 use super::run::Ended;
 use super::text::{Align, Lines, Table, count, harmless, size, time};
 use super::verbs::Opened;
+use crate::domain::audit::Origin;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::retention::{RetentionPolicy, State, Verdict};
 use crate::ops::prune::{self, PruneOptions, PruneReport};
+use crate::ops::run::Ending;
 use crate::repo::prune::intents::End;
 use crate::repo::prune::survey::Planned;
 use crate::wiring;
@@ -36,6 +39,8 @@ pub(super) async fn prune(context: &Context, args: &Prune) -> Result<(), Ended> 
     }
     let repository = &opened.repository;
     let note = settings.environment.state_home();
+    let mut run = opened.begin("prune", None, settings.database.as_deref());
+    policies.keys().for_each(|cluster| run.concerns(cluster));
     let options = PruneOptions {
         policies: policies.clone(),
         database: settings.database.clone(),
@@ -43,10 +48,16 @@ pub(super) async fn prune(context: &Context, args: &Prune) -> Result<(), Ended> 
         clock: wiring::boot_clock(),
         note: &note.join(format!("prune-{}.json", repository.document.id)),
         dry_run: args.dry_run,
-        host: wiring::host_name(),
+        by: wiring::actor(Origin::Command),
+        run: Some(run.id().clone()),
     };
     let narrowed = settings.selected.is_some() || settings.database.is_some();
-    let mut report = prune::run(repository, options, &progress).await.map_err(failed)?;
+    let pruned = prune::run(repository, options, &progress).instrument(run.span().clone()).await;
+    let pruned = pruned.map_err(failed);
+    if !args.dry_run {
+        run.end(repository, ending(&pruned), &progress).await;
+    }
+    let mut report = pruned?;
     if narrowed {
         report.backups.retain(|planned| planned.in_scope);
     }
@@ -58,6 +69,16 @@ pub(super) async fn prune(context: &Context, args: &Prune) -> Result<(), Ended> 
         return Err(Ended::Told(FailureKind::Busy));
     }
     Ok(())
+}
+
+fn ending(pruned: &Result<PruneReport, Failed>) -> Ending {
+    match pruned {
+        Ok(report) => {
+            let busy = report.withdrawn.then_some(FailureKind::Busy);
+            Ending::of_kind(busy).saying(summary(report))
+        }
+        Err(failed) => Ending::failed(failed),
+    }
 }
 
 fn verdict(planned: &Planned) -> (&'static str, Vec<String>) {

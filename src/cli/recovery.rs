@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::args::{CheckArg, FormatArg, Restore, RolesArg, Verify, VerifyCheckArg};
 use super::context::Context;
 use crate::domain::told::{Failed, failed};
@@ -18,7 +20,7 @@ use super::stored;
 use super::verbs::{Gravest, Opened};
 use crate::config::{ClusterSettings, Settings};
 use crate::domain::connection::ConnectionInfo;
-use crate::domain::failure::FailureKind;
+use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::id::ClusterName;
 use crate::domain::verification::{Depth, Outcome};
 use crate::ops::inspect;
@@ -26,6 +28,7 @@ use crate::ops::restore::{
     self, Consent, Destination, ExportFormat, Form, Output as ExportTo, RestoreOptions, Restored,
     Restoring,
 };
+use crate::ops::run::{Ending, Run};
 use crate::ops::verify::{self, Choice, Verified};
 use crate::proof::Assertion;
 use crate::proof::selection::Only;
@@ -96,14 +99,43 @@ async fn verify_group(
     let (name, cluster) = cluster_of(settings, first)?;
     let proving = Proving::of(settings, name, cluster).map_err(failed)?;
     let verifying = proving.verifying(&opened.repository, depth, progress, &context.cancel);
-    let mut told = Ok(());
-    let done = |verified: &Verified| {
-        if told.is_ok() {
+    for entry in entries {
+        let manifest = &entry.manifest;
+        let run = opened.begin("verify", Some(&manifest.cluster), Some(&manifest.database));
+        let mut told = Ok(());
+        let done = |verified: &Verified| {
             told = progress.aside(|| tell(context, gravest, verified));
+        };
+        let verified = verify::run(&verifying, std::slice::from_ref(entry), done);
+        let verified = verified.instrument(run.span().clone()).await.map_err(failed);
+        let ending = verified_ending(&verified).about(&manifest.id);
+        run.end(&opened.repository, ending, progress).await;
+        verified?;
+        told?;
+        if context.cancel.is_cancelled() {
+            break;
         }
+    }
+    Ok(())
+}
+
+fn verified_ending(verified: &Result<Vec<Verified>, Failed>) -> Ending {
+    let report = match verified.as_ref().map(|all| all.first()) {
+        Ok(Some((_, Ok(report)))) => report,
+        Ok(Some((_, Err(error)))) => return Ending::failed(&Failed::of(error)),
+        Ok(None) => return Ending::succeeded(),
+        Err(failed) => return Ending::failed(failed),
     };
-    verify::run(&verifying, entries, done).await.map_err(failed)?;
-    told
+    let failed = report.checks.iter().filter(|check| check.result == Outcome::Failed);
+    let failed: Vec<&str> = failed.map(|check| check.name.as_str()).collect();
+    if report.result != Outcome::Passed {
+        return Ending::of_kind(Some(FailureKind::Damage))
+            .saying(format!("failed: {}", failed.join(", ")));
+    }
+    match &report.unrecorded {
+        Some(error) => Ending::failed(&Failed::of(&**error)),
+        None => Ending::succeeded(),
+    }
 }
 
 /// Shows one verification as it ends.
@@ -113,7 +145,11 @@ fn tell(context: &Context, gravest: &mut Gravest, verified: &Verified) -> Result
         Ok(report) => report,
         Err(error) => return gravest.add(context, "id", id.as_str(), Failed::of(error)),
     };
-    context.output.result(|| verify_text(report), || report.summary())?;
+    let (text, document) = (|| verify_text(report), || report.summary());
+    match report.result {
+        Outcome::Passed => context.output.success(text, document)?,
+        _ => context.output.result(text, document)?,
+    }
     if report.result != Outcome::Passed {
         gravest.note(FailureKind::Damage);
         if !context.output.json {
@@ -173,9 +209,22 @@ pub(super) async fn restore(context: &Context, args: Restore) -> Result<(), Ende
         }
         options.consent.yes = ask(&plan_text(&plan))?;
     }
-    let report = restore::run(&restoring, &entry, &options).await.map_err(failed)?;
+    let run = begin(&opened, &entry);
+    let restored = restore::run(&restoring, &entry, &options).instrument(run.span().clone()).await;
+    let restored = restored.map_err(failed);
+    let ending = match &restored {
+        Ok(report) => Ending::succeeded().saying(format!("restored as {}", report.database)),
+        Err(failed) => Ending::failed(failed),
+    };
+    run.end(&opened.repository, ending.about(&entry.manifest.id), &progress).await;
+    let report = restored?;
     progress.clear();
     Ok(context.output.result(|| restore_text(&report), || restore_json(&report))?)
+}
+
+fn begin(opened: &Opened, entry: &Entry) -> Run {
+    let manifest = &entry.manifest;
+    opened.begin("restore", Some(&manifest.cluster), Some(&manifest.database))
 }
 
 /// Where a restore goes, and what it works with.
@@ -299,7 +348,20 @@ async fn restore_all(
             });
         }
     };
-    restore::all(&restoring, &entries, &options, done).await.map_err(failed)?;
+    let run = opened.begin("restore", Some(&first.manifest.cluster), None);
+    let restored = restore::all(&restoring, &entries, &options, done);
+    let restored = restored.instrument(run.span().clone()).await.map_err(failed);
+    let ending = match (&restored, context.cancel.is_cancelled()) {
+        (Err(failed), _) => Ending::failed(failed),
+        (Ok(_), true) => Ending::failed(&Failed::interrupted()),
+        (Ok(all), false) => {
+            let kinds = all.iter().filter_map(|(_, one)| one.as_ref().err().map(Failure::kind));
+            Ending::of_kind(kinds.min())
+                .saying(format!("{} databases of a lost server", entries.len()))
+        }
+    };
+    run.end(&opened.repository, ending, progress).await;
+    restored?;
     told?;
     if context.cancel.is_cancelled() {
         return Err(Failed::interrupted().into());
@@ -356,10 +418,16 @@ async fn export(
         None => opened.settings.bin_dir.clone(),
     };
     let (repository, bin_dir) = (&opened.repository, bin_dir.as_deref());
-    let report =
-        restore::export(repository, entry, &form, output, bin_dir, progress, &context.cancel)
-            .await
-            .map_err(failed)?;
+    let run = begin(opened, entry);
+    let exported =
+        restore::export(repository, entry, &form, output, bin_dir, progress, &context.cancel);
+    let exported = exported.instrument(run.span().clone()).await.map_err(failed);
+    let ending = match &exported {
+        Ok(_) => Ending::succeeded().saying("written out as a dump"),
+        Err(failed) => Ending::failed(failed),
+    };
+    run.end(repository, ending.about(&entry.manifest.id), progress).await;
+    let report = exported?;
     progress.clear();
     if to_stdout {
         // Stdout is the dump's.

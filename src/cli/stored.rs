@@ -38,8 +38,10 @@ fn show(context: &Context, report: StoredReport) -> Result<(), Ended> {
     let mut gravest = Gravest::of(2);
     for backup in &report.backups {
         let document = || backup_json(backup, &report.damaged);
-        context.output.result(|| verify_text(backup), document)?;
-        if backup.result != Outcome::Passed {
+        if backup.result == Outcome::Passed {
+            context.output.success(|| verify_text(backup), document)?;
+        } else {
+            context.output.result(|| verify_text(backup), document)?;
             gravest.note(FailureKind::Damage);
         }
     }

@@ -5,6 +5,17 @@ use jiff::Timestamp;
 pub(super) use crate::domain::told::harmless;
 pub(super) use crate::domain::words::{count, duration, size};
 
+/// `45 s ago`, `90 min ago`, `36 h ago`, `3 d ago`: an age needs no more digits.
+pub(super) fn ago(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
 /// `2026-11-21 02:00:00Z`.
 pub(super) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
@@ -84,6 +95,13 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_coarse() {
+        let hours = |hours: u64| hours * 3_600_000;
+        let shown = [45_999, 5_400_000, hours(36), hours(80)].map(ago);
+        assert_eq!(shown, ["45 s ago", "90 min ago", "36 h ago", "3 d ago"]);
+    }
 
     #[test]
     fn a_table_is_as_wide_as_its_cells_and_steers_no_terminal() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value as Json, json};
+use tracing::Instrument as _;
 
 use super::args::{Adopt, Init, List, Show, Snapshot, TriggerArg, Verb};
 use super::backup::{
@@ -15,13 +16,16 @@ use super::run::Ended;
 use super::text::harmless;
 use super::{keys, recovery};
 use crate::config::{ClusterSettings, Settings, Starter};
+use crate::domain::audit::Origin;
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::FailureKind;
+use crate::domain::id::ClusterName;
 use crate::domain::manifest::Trigger;
 use crate::domain::observer::{Observer, Severity};
 use crate::ops::adopt::{self, AdoptReport};
 use crate::ops::init::{self, Amended, InitOptions};
 use crate::ops::inspect;
+use crate::ops::run::{Ending, Run};
 use crate::ops::snapshot::{self, SnapshotOptions};
 use crate::repo::Repository;
 use crate::repo::catalog::{Entry, Filter};
@@ -48,6 +52,17 @@ impl Opened {
             Filter { cluster: settings.selected.clone(), database: settings.database.clone() };
         Ok(Self { settings, repository, filter })
     }
+
+    /// Begins a run of somebody on the command line.
+    pub(super) fn begin(
+        &self,
+        verb: &'static str,
+        cluster: Option<&ClusterName>,
+        database: Option<&str>,
+    ) -> Run {
+        let by = wiring::actor(Origin::Command);
+        Run::begin(&self.repository, verb, cluster, database, &by)
+    }
 }
 
 pub(super) async fn run(context: &Context, verb: Verb) -> Result<(), Ended> {
@@ -73,6 +88,8 @@ async fn looks(context: &Context, verb: Verb) -> Result<(), Ended> {
         Verb::Unpin(args) => mark(context, &args.id, false).await,
         Verb::Adopt(args) => adopt(context, &args).await,
         Verb::Prune(args) => Box::pin(super::prune::prune(context, &args)).await,
+        Verb::Status(args) => super::status::status(context, &args).await,
+        Verb::Log(args) => super::log::log(context, &args).await,
         Verb::Check(_) => super::check::check(context).await,
         Verb::Key(verb) => keys::run(context, verb).await,
         // The others have places of their own.
@@ -142,6 +159,7 @@ async fn snapshot(context: &Context, args: Snapshot) -> Result<(), Ended> {
         bin_dir: wiring::bin_dir(settings, cluster),
         host: wiring::host_name(),
         idle: cluster.idle_timeout,
+        run: None,
     };
     let mut gravest = Gravest::of(databases.len());
     for database in &databases {
@@ -149,15 +167,24 @@ async fn snapshot(context: &Context, args: Snapshot) -> Result<(), Ended> {
         if context.cancel.is_cancelled() {
             return Err(Failed::interrupted().into());
         }
+        let run = opened.begin("snapshot", Some(name), Some(database));
+        let options = SnapshotOptions { run: Some(run.id().clone()), ..options.clone() };
         let taken =
-            snapshot::one(&opened.repository, &options, database, &progress, &context.cancel).await;
+            snapshot::one(&opened.repository, &options, database, &progress, &context.cancel);
+        let taken = taken.instrument(run.span().clone()).await.map_err(failed);
+        let ending = Ending::of(&taken);
+        let ending = match &taken {
+            Ok(manifest) => ending.about(&manifest.id),
+            Err(_) => ending,
+        };
+        run.end(&opened.repository, ending, &progress).await;
         match taken {
             Ok(manifest) => progress.aside(|| {
                 let text = || format!("{}\n", snapshot_text(&manifest));
-                context.output.result(text, || manifest.summary())
+                context.output.success(text, || manifest.summary())
             })?,
             Err(error) => {
-                progress.aside(|| gravest.add(context, "database", database, failed(error)))?;
+                progress.aside(|| gravest.add(context, "database", database, error))?;
             }
         }
     }
@@ -278,12 +305,16 @@ async fn mark(context: &Context, id: &str, pinned: bool) -> Result<(), Ended> {
     let progress = context.progress();
     let opened = Opened::open(context, &progress).await?;
     let (repository, filter) = (&opened.repository, &opened.filter);
+    let mut run = opened.begin(if pinned { "pin" } else { "unpin" }, None, None);
     let entry = if pinned {
         inspect::pin(repository, filter, id, &progress).await
     } else {
         inspect::unpin(repository, filter, id, &progress).await
     };
     let entry = entry.map_err(failed)?;
+    run.concerns(&entry.manifest.cluster);
+    run.of_database(&entry.manifest.database);
+    run.end(repository, Ending::succeeded().about(&entry.manifest.id), &progress).await;
     progress.clear();
     let word = if pinned { "pinned" } else { "unpinned" };
     let text = || format!("{word} {}\n", entry.manifest.id);
@@ -295,7 +326,15 @@ async fn adopt(context: &Context, args: &Adopt) -> Result<(), Ended> {
     let opened = Opened::open(context, &progress).await?;
     let (repository, filter) = (&opened.repository, &opened.filter);
     let host = wiring::host_name();
+    let mut run = opened.begin("adopt", None, None);
     let report = adopt::run(repository, filter, args.id.as_deref(), &host).await.map_err(failed)?;
+    if let Some(AdoptReport { entry, doubts }) = report.as_ref().filter(|one| !one.doubts.is_empty())
+    {
+        run.concerns(&entry.manifest.cluster);
+        run.of_database(&entry.manifest.database);
+        let ending = Ending::succeeded().about(&entry.manifest.id);
+        run.end(repository, ending.saying(format!("was {}", doubts.join("; "))), &progress).await;
+    }
     progress.clear();
     let document = |report: &AdoptReport| {
         let mut document = list_json(listed(&report.entry));

@@ -134,22 +134,14 @@ fn webhook(raw: RawWebhook, section: &Section<'_>) -> Result<WebhookSettings, Co
 }
 
 impl News {
-    /// All of them, with their words.
-    pub const ALL: [(Self, &'static str); 4] = [
-        (Self::Failure, "failure"),
-        (Self::Recovery, "recovery"),
-        (Self::Success, "success"),
-        (Self::Overdue, "overdue"),
-    ];
-
     fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|(_, known)| *known == word).map(|(news, _)| news)
-    }
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        let found = Self::ALL.into_iter().find(|(news, _)| *news == self);
-        found.expect("all have a word").1
+        Some(match word {
+            "failure" => Self::Failure,
+            "recovery" => Self::Recovery,
+            "success" => Self::Success,
+            "overdue" => Self::Overdue,
+            _ => return None,
+        })
     }
 }
 

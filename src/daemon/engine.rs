@@ -297,7 +297,8 @@ impl Engine {
     fn opened(&mut self, result: Result<Reloaded, Failed>) {
         self.opening.end(LOOK_AGAIN, result.is_ok());
         match result {
-            Ok(Reloaded { settings, repository, notifier }) => {
+            Ok(Reloaded { settings, repository, token, notifier }) => {
+                self.tasks.shared.set_token(token);
                 let concurrency = settings.daemon.concurrency;
                 if concurrency != self.settings.daemon.concurrency {
                     self.permits = Arc::new(Semaphore::new(concurrency));

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Tasks;
 use super::engine::Message;
 use crate::config::{ClusterSettings, Settings};
+use crate::domain::connection::Secret;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::ClusterName;
 use crate::domain::status::Status;
@@ -31,6 +32,8 @@ pub(super) struct Look {
 pub(super) struct Reloaded {
     pub(super) settings: Arc<Settings>,
     pub(super) repository: Option<Repository>,
+    /// What the snapshot hook asks for.
+    pub(super) token: Option<Secret>,
     /// Where the configuration was read again.
     pub(super) notifier: Option<Notifier>,
 }
@@ -59,6 +62,7 @@ pub(super) fn list(
 /// Opens the repository of a configuration. One whose store does not answer just now is no reason to refuse the
 /// configuration; one that does not fit its keys is.
 pub(super) async fn open(settings: Arc<Settings>) -> Result<Reloaded, Failed> {
+    let token = settings.daemon.read_token().map_err(|error| Failed::of(&error))?;
     let repository = match wiring::open_repository(&settings).await {
         Ok(repository) => Some(repository),
         Err(error) => {
@@ -70,7 +74,7 @@ pub(super) async fn open(settings: Arc<Settings>) -> Result<Reloaded, Failed> {
             None
         }
     };
-    Ok(Reloaded { settings, repository, notifier: None })
+    Ok(Reloaded { settings, repository, token, notifier: None })
 }
 
 /// As [`open`], with those who are told.

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::engine::{Engine, Message};
 use self::shared::Shared;
 use self::teller::Teller;
-use crate::config::{ConfigError, Settings};
+use crate::config::Settings;
 use crate::domain::audit::Origin;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::manifest::Trigger;
@@ -61,9 +61,6 @@ pub enum DaemonError {
     /// The configuration, or a repository that does not fit it.
     #[error("{}", .0.message)]
     Start(Failed),
-    /// The hook's token.
-    #[error(transparent)]
-    Token(#[from] ConfigError),
     /// The address of the page.
     #[error(transparent)]
     Http(#[from] http::HttpError),
@@ -76,7 +73,6 @@ impl Failure for DaemonError {
     fn kind(&self) -> FailureKind {
         match self {
             Self::Start(failed) => failed.kind,
-            Self::Token(error) => error.kind(),
             Self::Http(error) => error.kind(),
             Self::Trigger(_) => FailureKind::Unexpected,
         }
@@ -84,7 +80,6 @@ impl Failure for DaemonError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Start(failed) => failed.hint.clone(),
-            Self::Token(error) => error.hint(),
             Self::Http(error) => error.hint(),
             Self::Trigger(_) => None,
         }
@@ -152,10 +147,6 @@ pub async fn run(
 ) -> Result<(), DaemonError> {
     let settings = Arc::new(load().map_err(DaemonError::Start)?);
     let first = looks::open(Arc::clone(&settings)).await.map_err(DaemonError::Start)?;
-    let token = match &settings.daemon.token {
-        Some(source) => source.read("the token of the daemon")?,
-        None => None,
-    };
     let deaf = CancellationToken::new();
     let notifier = wiring::notifier(&settings, &deaf).map_err(|error| refused(&error))?;
     let teller = Teller::new(notifier);
@@ -165,7 +156,7 @@ pub async fn run(
     let options = http::HttpOptions {
         listen: settings.daemon.listen,
         allow_remote: settings.daemon.allow_remote,
-        token,
+        token: first.token,
     };
     let closing = CancellationToken::new();
     let bound = http::serve(options, shared.clone(), closing.clone()).await?;

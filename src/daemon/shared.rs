@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::runs::Runs;
 use crate::domain::audit::RunId;
+use crate::domain::connection::Secret;
 use crate::domain::id::ClusterName;
 use crate::domain::manifest::Trigger;
 use crate::domain::status::Status;
@@ -58,13 +59,30 @@ pub struct Shared {
     pub runs: Runs,
     status: Arc<Mutex<Option<Arc<Status>>>>,
     health: Arc<Mutex<Health>>,
+    token: Arc<Mutex<Option<Secret>>>,
     asked: mpsc::Sender<Asked>,
 }
 
 impl Shared {
     /// With the queue that the scheduler reads.
     pub fn new(asked: mpsc::Sender<Asked>) -> Self {
-        Self { runs: Runs::default(), status: Arc::default(), health: Arc::default(), asked }
+        Self {
+            runs: Runs::default(),
+            status: Arc::default(),
+            health: Arc::default(),
+            token: Arc::default(),
+            asked,
+        }
+    }
+
+    /// What the snapshot hook asks for; none: there is no hook.
+    pub fn token(&self) -> Option<Secret> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on.
+    pub fn set_token(&self, token: Option<Secret>) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     /// How it stood at the last look; none before the first.

@@ -199,8 +199,8 @@ impl Place {
 
     async fn verified(&self, job: &Job, observer: &dyn Observer) -> Result<Ended, Failed> {
         let cluster = self.cluster(&job.cluster)?;
-        let chosen =
-            verify::choose(&self.repository, &self.filter(job), &Choice::LatestOfEach, observer);
+        let (filter, choice) = (self.filter(job), Choice::LatestOfEach);
+        let chosen = verify::choose(&self.repository, &filter, &choice, observer);
         let entries = chosen.await.map_err(|error| failed(&error))?;
         let proving = Proving::of(&self.settings, &job.cluster, cluster);
         let proving = proving.map_err(|error| failed(&error))?;

@@ -22,3 +22,5 @@ pub mod suspect;
 pub mod told;
 pub mod verification;
 pub mod words;
+#[cfg(test)]
+mod year;

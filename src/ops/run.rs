@@ -58,6 +58,11 @@ impl Ending {
         Self { kind: Some(failed.kind), message: Some(failed.message.clone()), backup: None }
     }
 
+    /// As that says.
+    pub fn of<T>(result: &Result<T, Failed>) -> Self {
+        result.as_ref().map_or_else(Self::failed, |_| Self::succeeded())
+    }
+
     /// With a failure of that kind, which a report tells.
     pub fn of_kind(kind: Option<FailureKind>) -> Self {
         Self { kind, ..Self::default() }
@@ -190,7 +195,12 @@ impl Run {
             Err(_) => format!("the store gave no answer within {} s", RECORD_MAX.as_secs()),
         };
         let told = format!("run {} is not in the audit trail: {why}", self.id);
-        observer.finding(Severity::Warning, &told);
+        if ending.kind == Some(FailureKind::Store) {
+            // Nobody has to be told twice that the store is out of reach.
+            tracing::debug!("{told}");
+        } else {
+            observer.finding(Severity::Warning, &told);
+        }
     }
 }
 
@@ -297,6 +307,12 @@ mod tests {
     async fn trail(repository: &Repository) -> Trail {
         let wanted = Wanted { limit: 9, ..Wanted::default() };
         repository.newest_events(&wanted).await.expect("read")
+    }
+
+    #[tokio::test]
+    async fn a_run_that_failed_for_its_store_complains_of_that_once() {
+        let failed = Ending::of_kind(Some(FailureKind::Store));
+        assert_eq!(ended(Fault::FailBefore, true, failed).await, (Vec::new(), 0));
     }
 
     /// What was told, and how many events there are afterwards.

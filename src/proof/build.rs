@@ -92,7 +92,7 @@ impl Hold {
 /// The turns in which steps are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
-    /// A key that a foreign key waits for, by its table.
+    /// A key that a foreign key waits for.
     Key,
     ForeignKey,
     Rest,
@@ -111,15 +111,15 @@ impl Plan {
             ids.iter().filter_map(|id| index.entries.get(id).copied()).collect();
         let foreign_keys = entries.iter().filter(|entry| &*entry.desc == "FK CONSTRAINT");
         let waited_for: BTreeSet<u32> =
-            foreign_keys.flat_map(|entry| index.tables_of(entry)).collect();
+            foreign_keys.flat_map(|entry| entry.dependencies.iter().copied()).collect();
         let mut steps = Vec::with_capacity(entries.len() + tables.len());
         for entry in entries {
             let Some(sql) = entry.defn.as_deref() else { continue };
             let tables = index.tables_of(entry);
             let (lock, turn) = match &*entry.desc {
                 "FK CONSTRAINT" => (Lock::ForeignKey, Turn::ForeignKey),
-                "CONSTRAINT" if tables.is_disjoint(&waited_for) => (Lock::Change, Turn::Rest),
-                "CONSTRAINT" => (Lock::Change, Turn::Key),
+                "CONSTRAINT" if waited_for.contains(&entry.dump_id) => (Lock::Change, Turn::Key),
+                "CONSTRAINT" => (Lock::Change, Turn::Rest),
                 // It changes its table as well: `CLUSTER ON`, `REPLICA IDENTITY`.
                 _ if sql.contains("\nALTER ") => (Lock::Change, Turn::Rest),
                 _ => (Lock::Index, Turn::Rest),
@@ -163,14 +163,12 @@ impl Plan {
         (0..self.waiting.len()).filter(move |at| is_ready(&self.waiting[*at]))
     }
 
-    /// Whether a foreign key in front of the step at `at` waits for nothing but their tables.
+    /// Whether a foreign key in front of the step at `at` waits for their tables, now or once its key is made. One
+    /// process checks it, beside which nothing else can be done to them: that should not be at the end.
     fn holds_up(&self, at: usize) -> bool {
         let hold = &self.waiting[at].hold;
-        self.waiting[..at].iter().any(|other| {
-            other.hold.lock == Lock::ForeignKey
-                && self.has_its_needs(other)
-                && !other.hold.allows(hold)
-        })
+        let foreign_key = |other: &&Step| other.hold.lock == Lock::ForeignKey;
+        self.waiting[..at].iter().filter(foreign_key).any(|other| !other.hold.allows(hold))
     }
 
     /// Takes a step that can be done now; says how many processes may work at it, where `sessions` do.
@@ -386,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_foreign_keys_need_come_first_and_large_tables_before_small_ones() {
+    fn foreign_keys_come_first_with_the_keys_they_need_and_large_tables_before_small_ones() {
         let mut plan = plan(
             &[
                 (3, "INDEX", "small_i", &[1]),
@@ -403,10 +401,10 @@ mod tests {
             order.push(name);
         }
         let expected = [
-            "CONSTRAINT s.large_pkey",
             "CONSTRAINT s.small_pkey",
             "FK CONSTRAINT s.large_small",
             "INDEX s.large_i",
+            "CONSTRAINT s.large_pkey",
             "INDEX s.small_i",
             "count large",
             "count small",
@@ -461,7 +459,7 @@ mod tests {
                 (3, "INDEX", "small_i", &[1]),
                 (4, "CONSTRAINT", "other_pkey", &[9]),
                 (5, "CONSTRAINT", "large_pkey", &[2]),
-                (7, "FK CONSTRAINT", "large_small", &[1, 2]),
+                (7, "FK CONSTRAINT", "large_small", &[1, 2, 5]),
             ],
             &[],
         );

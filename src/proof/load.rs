@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use futures::future::try_join_all;
 
 use super::ProofError;
 use super::accident::{self, PLAIN_WORDS};
@@ -240,7 +243,8 @@ async fn load_as(
     let counts = build(request.target, request.jobs, request.tablespaces, plan).await?;
     restore.run(&selection.after).await?;
     if request.analyze {
-        session.batch(&analyze(session).await?).await?;
+        request.observer.step("gathering statistics", request.target.database());
+        gather(session, request.target, request.jobs).await?;
     }
     Ok(LoadReport {
         restored: selection.kept(),
@@ -262,11 +266,41 @@ pub(super) async fn ended(
     }
 }
 
+/// Gathers statistics, with up to `sessions` sessions beside each other.
+async fn gather(
+    session: &Session,
+    target: &ConnectionInfo,
+    sessions: usize,
+) -> Result<(), ProofError> {
+    let tables = Mutex::new(to_analyze(session).await?.into_iter());
+    let next = || tables.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = (0..sessions.max(1)).map(async |_| {
+        let mut own = None;
+        while let Some(table) = next() {
+            if own.is_none() {
+                own = Some(Session::connect(target, "restore").await?);
+            }
+            let session = own.as_ref().expect("connected for the first table");
+            session.batch(&format!("{QUIETLY}ANALYZE {table}")).await?;
+        }
+        Ok::<_, ProofError>(())
+    });
+    try_join_all(work).await.map(|_| ())
+}
+
+const QUIETLY: &str = "SET statement_timeout = 0; SET lock_timeout = 0; \
+    SET client_min_messages = warning; SET synchronous_commit = off; ";
+
 /// The statement that gathers statistics and reaches nowhere.
+pub(super) async fn analyze(session: &Session) -> Result<String, PostgresError> {
+    Ok(format!("ANALYZE {}", to_analyze(session).await?.join(", ")))
+}
+
+/// The tables that statistics are gathered of, largest first; of none, the catalogs' own are.
 ///
 /// ANALYZE of a table samples its children and partitions, foreign ones at their server. So tables above
 /// a foreign one are left out, and what lies below them is named by itself.
-pub(super) async fn analyze(session: &Session) -> Result<String, PostgresError> {
+async fn to_analyze(session: &Session) -> Result<Vec<String>, PostgresError> {
     let rows = session
         .client()
         .query(
@@ -277,20 +311,16 @@ pub(super) async fn analyze(session: &Session) -> Result<String, PostgresError> 
                JOIN reaching r ON i.inhrelid = r.oid) \
              SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE EXISTS (SELECT FROM reaching) \
-               AND c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^pg_' \
+             WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^pg_' \
                AND n.nspname <> 'information_schema' \
                AND c.oid NOT IN (SELECT oid FROM reaching) \
                AND (NOT c.relispartition OR EXISTS (SELECT FROM pg_catalog.pg_inherits i \
-                    WHERE i.inhrelid = c.oid AND i.inhparent IN (SELECT oid FROM reaching)))",
+                    WHERE i.inhrelid = c.oid AND i.inhparent IN (SELECT oid FROM reaching))) \
+             ORDER BY pg_catalog.pg_relation_size(c.oid) DESC",
             &[],
         )
         .await?;
-    let tables = rows
-        .iter()
-        .map(|row| Ok(row.try_get(0)?))
-        .collect::<Result<Vec<String>, PostgresError>>()?;
-    Ok(format!("ANALYZE {}", tables.join(", ")))
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// How `pg_restore` is run.

@@ -257,8 +257,10 @@ impl Repository {
         &self,
         cluster: Option<&ClusterName>,
     ) -> Result<Vec<ManifestName>, RepoError> {
-        let prefix = cluster.map_or_else(|| layout::CLUSTERS.to_owned(), layout::snapshots);
-        let listed = self.list_all(&prefix).await?;
+        let mut listed = Vec::new();
+        for prefix in self.sections(cluster, layout::snapshots).await? {
+            listed.extend(self.list_all(&prefix).await?);
+        }
         let broken = self.broken_intents().await?;
         let mut names: Vec<ManifestName> = listed
             .iter()
@@ -268,6 +270,25 @@ impl Repository {
             .collect();
         names.sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.cluster.cmp(&b.cluster)));
         Ok(names)
+    }
+
+    /// Where to list one section of a cluster, or of all: each by itself where the store can tell them, so that years of
+    /// events and records are not listed for it.
+    pub(crate) async fn sections(
+        &self,
+        cluster: Option<&ClusterName>,
+        section: fn(&ClusterName) -> String,
+    ) -> Result<Vec<String>, RepoError> {
+        if let Some(cluster) = cluster {
+            return Ok(vec![section(cluster)]);
+        }
+        Ok(match self.store.directories(layout::CLUSTERS).await? {
+            None => vec![layout::CLUSTERS.to_owned()],
+            Some(directories) => {
+                let clusters = directories.iter().filter_map(|one| layout::cluster_of(one));
+                clusters.map(|cluster| section(&cluster)).collect()
+            }
+        })
     }
 
     async fn broken_intents(&self) -> Result<HashSet<BackupId>, RepoError> {

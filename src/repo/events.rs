@@ -77,11 +77,15 @@ impl Repository {
         &self,
         cluster: Option<&ClusterName>,
     ) -> Result<Vec<ManifestName>, RepoError> {
-        let prefix = cluster.map_or_else(|| layout::CLUSTERS.to_owned(), layout::events);
-        let names = self.store.list(&prefix).try_filter_map(|object| async move {
-            Ok(event_of(&object.key).map(|(cluster, id)| ManifestName { cluster, id }))
-        });
-        Ok(names.try_collect().await?)
+        let mut names = Vec::new();
+        for prefix in self.sections(cluster, layout::events).await? {
+            let mut listed = self.store.list(&prefix);
+            while let Some(object) = listed.try_next().await? {
+                let event = event_of(&object.key);
+                names.extend(event.map(|(cluster, id)| ManifestName { cluster, id }));
+            }
+        }
+        Ok(names)
     }
 
     async fn event(&self, name: &ManifestName) -> Result<Event, RepoError> {

@@ -86,6 +86,11 @@ pub fn chunk_of(key: &ObjectKey) -> Option<(EpochId, ChunkName)> {
     Some((epoch, key.file_name().parse().ok()?))
 }
 
+/// The cluster below whose name that directory is.
+pub fn cluster_of(directory: &str) -> Option<ClusterName> {
+    directory.strip_prefix(CLUSTERS)?.strip_suffix('/')?.parse().ok()
+}
+
 /// All snapshots of a cluster.
 pub fn snapshots(cluster: &ClusterName) -> String {
     format!("clusters/{cluster}/snapshots/")
@@ -331,6 +336,8 @@ mod tests {
         let id: BackupId = "20261121T020000Z-5f3a9c21".parse().unwrap();
         let record: BackupId = "20261122T020000Z-00000001".parse().unwrap();
         assert_eq!(manifest_of(&manifest(&cluster, &id)), Some((cluster.clone(), id.clone())));
+        assert_eq!(cluster_of("clusters/main/"), Some(cluster.clone()));
+        assert_eq!(cluster_of("clusters/main/events/"), None);
         assert_eq!(manifest_of(&chunk_list(&cluster, &id)), None);
         assert_eq!(manifest_of(&signature(&manifest(&cluster, &id))), None);
         assert_eq!(pinned(&pin(&cluster, &id, 7)), Some(id.clone()));

@@ -172,6 +172,12 @@ async fn a_prefix_is_a_string_and_not_a_directory(store: &dyn ObjectStore) {
     for prefix in ["/", "../", "contract/../contract/p/", "contract//p", "contract/p/.", "./"] {
         assert_eq!(names(store, prefix).await, BTreeSet::new(), "prefix {prefix:?}");
     }
+    if let Some(found) = store.directories("contract/p/").await.expect("listed") {
+        let found: BTreeSet<String> = found.into_iter().collect();
+        assert_eq!(found, ["contract/p/ab/", "contract/p/b/"].map(str::to_owned).into());
+        let none = store.directories("contract/zzz/").await.expect("listed");
+        assert_eq!(none, Some(Vec::new()));
+    }
     let everything = names(store, "").await;
     assert!(all.iter().all(|name| everything.contains(name)), "the empty prefix is all");
 }

@@ -140,6 +140,15 @@ impl ObjectStore for LocalStore {
         .boxed()
     }
 
+    async fn directories(&self, prefix: &str) -> Result<Option<Vec<String>>, StoreError> {
+        let mut walk = Walk::from(prefix);
+        self.blocking(move |place| {
+            walk.next_directory(place, &mut Vec::new())?;
+            Ok(Some(walk.directories))
+        })
+        .await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let key = key.clone();
         self.blocking(move |place| place.delete(&key)).await
@@ -345,18 +354,24 @@ impl Walk {
     /// Objects of the next few directories; what comes and goes meanwhile may be among them or not.
     fn next_batch(&mut self, place: &Place) -> Result<Vec<ObjectMeta>, StoreError> {
         let mut batch = Vec::new();
-        while batch.len() < LIST_BATCH {
-            let Some(directory) = self.directories.pop() else { break };
-            match self.read(place, &directory, &mut batch) {
-                Ok(()) => {}
-                Err(error) => match place.failed("cannot list", &directory, error) {
-                    // It was never made. Directories are not removed, and the root would be missing.
-                    StoreError::Io { source, .. } if is_absent(&source) => {}
-                    other => return Err(other),
-                },
-            }
+        while batch.len() < LIST_BATCH && !self.directories.is_empty() {
+            self.next_directory(place, &mut batch)?;
         }
         Ok(batch)
+    }
+
+    fn next_directory(
+        &mut self,
+        place: &Place,
+        batch: &mut Vec<ObjectMeta>,
+    ) -> Result<(), StoreError> {
+        let Some(directory) = self.directories.pop() else { return Ok(()) };
+        let Err(error) = self.read(place, &directory, batch) else { return Ok(()) };
+        match place.failed("cannot list", &directory, error) {
+            // It was never made. Directories are not removed, and the root would be missing.
+            StoreError::Io { source, .. } if is_absent(&source) => Ok(()),
+            other => Err(other),
+        }
     }
 
     fn read(

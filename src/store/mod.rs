@@ -136,6 +136,12 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// promised order. What was put before the call is in it.
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<ObjectMeta, StoreError>>;
 
+    /// What `list` would name up to the next `/` after `prefix`, which ends in one; none where the store cannot tell
+    /// that without listing all below. There may be some with nothing in them.
+    async fn directories(&self, _prefix: &str) -> Result<Option<Vec<String>>, StoreError> {
+        Ok(None)
+    }
+
     /// Removes the object; that it is not there is success.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 

@@ -15,15 +15,18 @@ pub fn notifier(settings: &Settings, cancel: &CancellationToken) -> Result<Notif
         Wanted::Success => News::Success,
         Wanted::Overdue => News::Overdue,
     };
-    let webhooks = settings.notify.webhooks.iter().map(|(name, webhook)| Webhook {
-        name: name.clone(),
-        url: webhook.url.clone(),
-        template: match webhook.template {
-            WebhookTemplate::Json => Template::Json,
-            WebhookTemplate::Slack => Template::Slack,
-        },
-        on: webhook.on.iter().map(news).collect(),
-    });
-    let config = NotifyConfig { webhooks: webhooks.collect(), limits: Limits::default() };
+    let mut webhooks = Vec::new();
+    for (name, webhook) in &settings.notify.webhooks {
+        webhooks.push(Webhook {
+            name: name.clone(),
+            url: webhook.read_url()?,
+            template: match webhook.template {
+                WebhookTemplate::Json => Template::Json,
+                WebhookTemplate::Slack => Template::Slack,
+            },
+            on: webhook.on.iter().map(news).collect(),
+        });
+    }
+    let config = NotifyConfig { webhooks, limits: Limits::default() };
     Ok(Notifier::start(config, cancel)?)
 }

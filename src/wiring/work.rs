@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{WiringError, bin_dir, connection, host_name, other_connection};
 use crate::config::{self, ClusterSettings, ConnectionSource, Databases, Settings};
+use crate::domain::audit::{Actor, Origin};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::id::ClusterName;
 use crate::domain::observer::Observer;
@@ -28,6 +29,19 @@ pub fn scratch_dir(settings: &Settings) -> PathBuf {
         other if !on_disk(&usual) && on_disk(other) => other.to_owned(),
         _ => usual,
     }
+}
+
+/// Who runs this process, for the audit trail.
+pub fn actor(origin: Origin) -> Actor {
+    let uid = rustix::process::getuid().as_raw();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    let user = named.unwrap_or_else(|| format!("uid {uid}"));
+    Actor { origin, user, host: host_name() }
 }
 
 /// What must hold in a copy.

@@ -64,6 +64,8 @@ fn help_is_exact() {
         "unpin",
         "adopt",
         "prune",
+        "status",
+        "log",
         "config",
         "config show",
         "config validate",
@@ -105,6 +107,8 @@ fn wrong_use_is_exit_2_with_a_hint() {
         "init --recipient age1x --insecure-plaintext",
         "daemon",
         "prune --yes",
+        "status --limit 3",
+        "log --limit many",
         "verify --rate 5MiB",
         "verify --check stored --rate 5MB",
         "restore --check stored",
@@ -123,6 +127,15 @@ fn a_wrong_configuration_is_exit_2_with_a_hint() {
     let person = Person::new();
     person.writes("typo.toml", "[repository]\nulr = \"file:///r\"\n", 0o600);
     person.writes("later.toml", "[clusters.main]\nwal = { mode = \"stream\" }\n", 0o600);
+    for (name, daemon) in [
+        ("cron.toml", "clusters.main.snapshot = { schedule = \"0 24 * * *\" }"),
+        ("remote.toml", "daemon.listen = \"0.0.0.0:7878\""),
+        ("token.toml", "daemon.token = \"secret\""),
+        ("ping.toml", "clusters.main.snapshot = { schedule = \"@daily\", ping = \"secret\" }"),
+    ] {
+        person.writes(name, &format!("{daemon}\n"), 0o600);
+    }
+    person.writes("webhook.toml", "notify.webhooks.ops.url = \"https://secret\"\n", 0o644);
     for (name, retention) in [
         ("none.toml", "keep_last = 0"),
         ("moons.toml", "keep_last = 1, keep_within = \"2 moons\""),
@@ -153,6 +166,11 @@ fn a_wrong_configuration_is_exit_2_with_a_hint() {
         ("--config moons.toml list", &[]),
         ("--config zone.toml list", &[]),
         ("--config less.toml list", &[]),
+        ("--config cron.toml list", &[]),
+        ("--config remote.toml list", &[]),
+        ("--config token.toml list", &[]),
+        ("--config ping.toml list", &[]),
+        ("--config webhook.toml list", &[]),
         ("--config shape.toml list", &[]),
         ("--config syntax.toml list", &[]),
         ("--config open.toml list", &[]),
@@ -187,13 +205,16 @@ fn config_show_masks_secrets_and_tells_each_place() {
     person.writes(
         "pgkeep.toml",
         "[repository]\nurl = \"file:///srv/r\"\n\n[clusters.main]\n\
-         url = \"postgres://u:secret@h/d?schema=public\"\nexclude_table_data = [\"audit.*\"]\n",
+         url = \"postgres://u:secret@h/d?schema=public\"\nexclude_table_data = [\"audit.*\"]\n\
+         snapshot = { schedule = \"0 2 * * *\", ping = \"https://hc/secret\" }\n\
+         [notify.webhooks.ops]\nurl = \"https://h/secret\"\non = [\"failure\"]\n",
         0o600,
     );
     let environment = [
         ("PGKEEP_WRITER_KEY", "secret"),
         ("PGKEEP__REPOSITORY__GRACE", "1h"),
         ("PGKEEP_RECIPIENTS", "age1a,age1b"),
+        ("PGKEEP__DAEMON__TOKEN", "secret-of-sixteen-bytes"),
     ];
     let text = person.says("config show", &environment);
     let json = person.says("config show --json", &environment);

@@ -42,7 +42,7 @@ fn is_own_name(host: &str, listen: IpAddr) -> bool {
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     let address = name.parse::<IpAddr>();
     name.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.is_loopback() || address == listen)
+        || address.is_ok_and(|address| address.to_canonical().is_loopback() || address == listen)
 }
 
 /// Whether a request carries the token.

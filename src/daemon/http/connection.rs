@@ -5,7 +5,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context as Waker, Poll};
+use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -56,37 +56,36 @@ impl Default for Limits {
 
 /// Takes connections until the daemon ends.
 pub(super) async fn accept(listener: TcpListener, context: Arc<Context>) {
-    let stop = context.stop.clone();
-    let router = routes::router(Arc::clone(&context));
-    let places = Arc::new(Semaphore::new(context.limits.connections));
     let tasks = TaskTracker::new();
-    let taken = async {
-        loop {
-            let place = Arc::clone(&places).acquire_owned().await;
-            let place = place.expect("the semaphore is never closed");
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let connection = serve(stream, router.clone(), Arc::clone(&context));
-                    tasks.spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!("a connection was not taken: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    };
     tokio::select! {
-        () = stop.cancelled() => {}
-        () = taken => {}
+        () = context.stop.cancelled() => {}
+        () = take(&listener, &context, &tasks) => {}
     }
     drop(listener);
     tasks.close();
-    // What is left then belongs to clients that do not read; they end with the process.
+    // What is left then belongs to clients that do not read; it ends with the process.
     drop(tokio::time::timeout(DRAIN_MAX, tasks.wait()).await);
+}
+
+/// A place first, and then a connection for it: those that find none wait with the kernel.
+async fn take(listener: &TcpListener, context: &Arc<Context>, tasks: &TaskTracker) {
+    let router = routes::router(Arc::clone(context));
+    let places = Arc::new(Semaphore::new(context.limits.connections));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let connection = serve(stream, router.clone(), Arc::clone(context));
+                tasks.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("a connection was not taken: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 /// One connection, until either side ends it or it stands still.
@@ -191,11 +190,11 @@ struct Watched {
 impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        waker: &mut Waker<'_>,
+        task: &mut Task<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(waker, buffer);
+        let polled = Pin::new(&mut self.stream).poll_read(task, buffer);
         if buffer.filled().len() > before {
             self.pulse.beat();
         }
@@ -206,30 +205,30 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(
         mut self: Pin<&mut Self>,
-        waker: &mut Waker<'_>,
+        task: &mut Task<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(waker, bytes);
+        let polled = Pin::new(&mut self.stream).poll_write(task, bytes);
         if matches!(polled, Poll::Ready(Ok(1..))) {
             self.pulse.beat();
         }
         polled
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, waker: &mut Waker<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(waker)
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(task)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, waker: &mut Waker<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(waker)
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(task)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
-        waker: &mut Waker<'_>,
+        task: &mut Task<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(waker, slices);
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(task, slices);
         if matches!(polled, Poll::Ready(Ok(1..))) {
             self.pulse.beat();
         }

@@ -66,12 +66,12 @@ pub(super) async fn snapshot(
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Some(token) = &context.token else {
+    let Some(token) = context.shared.token() else {
         let hint = "set daemon.token_file to a private file with a token (`openssl rand -hex 32`), and reload";
         let message = "there is no snapshot hook here: no token is configured";
         return Err(Problem::new(StatusCode::NOT_FOUND, FailureKind::Usage, message, hint));
     };
-    access::is_allowed(request.headers(), token)?;
+    access::is_allowed(request.headers(), &token)?;
     let Query(asking) = Query::<Asking>::try_from_uri(request.uri()).map_err(|error| {
         Problem::bad(error.body_text(), "there are ?wait=SECONDS and strict beside it")
     })?;

@@ -183,8 +183,8 @@ impl Source {
             ConstCounter::new(tally.count).encode(metric.encode_family(labels)?)?;
         }
         let help = "How long they took";
-        let (name, kind) = ("run_duration", MetricType::Histogram);
-        let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
+        let (name, unit, kind) = ("run_duration", Unit::Seconds, MetricType::Histogram);
+        let mut metric = encoder.encode_descriptor(name, help, Some(&unit), kind)?;
         for (labels, tally) in &kinds {
             let bounds = DURATION_BOUNDS_S.iter().map(|&bound| f64::from(bound));
             let bounds = bounds.chain([f64::INFINITY]);

@@ -36,7 +36,7 @@ pub struct HttpOptions {
     pub listen: SocketAddr,
     /// Whether an address beyond this host is agreed to, and with it any name that clients know this host by.
     pub allow_remote: bool,
-    /// What the snapshot hook asks for; without one there is no hook.
+    /// What the snapshot hook asks for, until [`Shared::set_token`] changes it; without one there is no hook.
     pub token: Option<Secret>,
 }
 
@@ -86,7 +86,6 @@ impl Failure for HttpError {
 /// What every answer may need.
 struct Context {
     shared: Shared,
-    token: Option<Secret>,
     listen: SocketAddr,
     allow_remote: bool,
     started: Instant,
@@ -136,7 +135,7 @@ async fn bind(
     limits: Limits,
 ) -> Result<Bound, HttpError> {
     let HttpOptions { listen, allow_remote, token } = options;
-    if !allow_remote && !listen.ip().is_loopback() {
+    if !allow_remote && !listen.ip().to_canonical().is_loopback() {
         return Err(HttpError::Remote(listen));
     }
     if token.as_ref().is_some_and(|token| token.expose().trim().is_empty()) {
@@ -146,6 +145,7 @@ async fn bind(
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let started = Instant::now();
-    let context = Context { shared, token, listen: address, allow_remote, started, stop, limits };
+    shared.set_token(token);
+    let context = Context { shared, listen: address, allow_remote, started, stop, limits };
     Ok(Bound { address, listener, context: Arc::new(context) })
 }

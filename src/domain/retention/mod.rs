@@ -189,11 +189,28 @@ impl Rule {
         }
     }
 
-    /// The bucket that a backup falls into; `nth` counts those that count, newest first.
-    fn bucket(self, at: &Zoned, nth: usize) -> String {
+    /// A number for the bucket that a backup falls into: the same for all in it, and for no neighbour. `nth` counts
+    /// those that count, newest first.
+    fn bucket(self, at: &Zoned, nth: usize) -> (i64, i32) {
+        let day = || i64::from(at.year()) * 366 + i64::from(at.day_of_year());
+        match self {
+            Self::Last => (i64::try_from(nth).unwrap_or(i64::MAX), 0),
+            // With the offset: the hour that comes twice is two.
+            Self::Hourly => (day() * 24 + i64::from(at.hour()), at.offset().seconds()),
+            Self::Daily => (day(), 0),
+            Self::Weekly => {
+                let week = at.date().iso_week_date();
+                (i64::from(week.year()) * 54 + i64::from(week.week()), 0)
+            }
+            Self::Monthly => (i64::from(at.year()) * 12 + i64::from(at.month()), 0),
+            Self::Yearly => (i64::from(at.year()), 0),
+        }
+    }
+
+    /// What people call that bucket.
+    fn name(self, at: &Zoned, nth: usize) -> String {
         match self {
             Self::Last => (nth + 1).to_string(),
-            // With the offset: the hour that comes twice is two.
             Self::Hourly => at.strftime("%Y-%m-%dT%H%:z").to_string(),
             Self::Daily => at.strftime("%Y-%m-%d").to_string(),
             Self::Weekly => at.strftime("%G-W%V").to_string(),
@@ -396,6 +413,9 @@ impl<'a> History<'a> {
                 first.entry(against).or_insert(at);
             }
         }
+        if first.is_empty() {
+            return;
+        }
         let place: BTreeMap<&BackupId, usize> =
             self.backups.iter().enumerate().map(|(at, backup)| (&backup.id, at)).collect();
         for (against, at) in first {
@@ -423,15 +443,15 @@ impl<'a> History<'a> {
             .map(|at| self.backups[*at].started_at.to_zoned(policy.time_zone.clone()))
             .collect();
         for (rule, count) in policy.counts() {
-            let (mut left, mut last, mut nth) = (count, String::new(), 0);
+            let (mut left, mut last, mut nth) = (count, None, 0);
             for (at, zoned) in self.ordinary.iter().copied().zip(&zoned) {
                 if left == 0 {
                     break;
                 }
-                let bucket = rule.bucket(zoned, nth);
+                let bucket = Some(rule.bucket(zoned, nth));
                 let (new, counted) = (bucket != last, counts(&at));
                 if new {
-                    self.reasons[at].push(Reason::Rule(rule, bucket.clone()));
+                    self.reasons[at].push(Reason::Rule(rule, rule.name(zoned, nth)));
                 } else if Some(at) == oldest {
                     self.reasons[at].push(Reason::Oldest(rule));
                 }

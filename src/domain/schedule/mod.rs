@@ -1,26 +1,33 @@
-//! When a job runs: a cron expression in a time zone, and whether a run is due (rule of `docs/decisions/0011`).
+//! When a job runs: a cron expression in a time zone.
 //!
-//! Pure: what is due is told from the schedule, the runs that the catalog knows, the attempts of this process, and
-//! now. A run that was missed is due once, however often it was missed.
+//! The rule over clock changes, after Vixie cron; it is what the tests of this module hold:
 //!
-//! Clock changes, after Vixie cron: a fixed time that does not exist on a day runs at the end of the gap; one that
-//! comes twice runs once, the first time; expressions that run every so many minutes or hours follow elapsed time.
+//! - *Times of day*: an expression without a `*` in second, minute and hour (`0 2 * * *`, `0 2,14 * * 1`). One that a clock
+//!   set forward skips runs at the end of the gap; several of one gap run once. One that a clock set back shows twice runs
+//!   once, the first time.
+//! - *Steady ones*: all others (`*/15 * * * *`, `0 * * * *`, `*/10 8-18 * * *`) run whenever the clock shows such a time: in
+//!   no gap, and in both hours that have one name.
+//!
+//! Days, after Vixie too: where day of month and day of week are both restricted, either is enough; where one of them
+//! begins with `*`, both must fit. Every time of a schedule is a whole second, and `next` and `last` agree on them.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use croner::Cron;
-use croner::parser::{CronParser, Seconds};
-use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, Zoned};
+use croner::parser::{CronParser, Seconds, Year};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{SignedDuration, Timestamp, Zoned, civil};
 
-/// The first wait after a failed attempt; each one after it is twice as long.
-const BACKOFF_FIRST: Duration = Duration::from_mins(1);
-/// The longest wait between two attempts.
-const BACKOFF_MAX: Duration = Duration::from_mins(30);
+mod due;
+mod nearest;
+#[cfg(test)]
+mod tests;
 
-/// Where a look at a schedule as such begins: a Monday, the first of January 2024. Before, zones had other rules.
+pub use due::{Attempts, Due, Moment, due};
+
+/// Where a look at a schedule as such begins: the first of January 2024, a Monday. Zones had other rules long ago.
 const RECENT: Timestamp = Timestamp::constant(1_704_067_200, 0);
 
 /// Why a text is no schedule.
@@ -59,6 +66,8 @@ impl ScheduleError {
 #[derive(Debug, Clone)]
 pub struct Schedule {
     cron: Cron,
+    /// Whether it names times of day.
+    of_day: bool,
     text: String,
     zone: TimeZone,
     jitter: Duration,
@@ -84,17 +93,21 @@ impl Schedule {
     /// Reads five fields, or six with the seconds first, or a nickname such as `@daily`. Each run comes up to `jitter`
     /// later, always by the same span for the same job.
     pub fn parse(text: &str, zone: TimeZone, jitter: Duration) -> Result<Self, ScheduleError> {
-        let parser = CronParser::builder().seconds(Seconds::Optional).build();
-        let cron = parser.parse(text.trim()).map_err(|error| ScheduleError::Expression {
-            text: text.to_owned(),
-            why: error.to_string(),
-            nearest: None,
-        })?;
-        let schedule = Self { cron, text: text.trim().to_owned(), zone, jitter, longest: Arc::default() };
-        match schedule.next(Timestamp::UNIX_EPOCH) {
-            Some(_) => Ok(schedule),
-            None => Err(ScheduleError::Never { text: text.to_owned(), nearest: None }),
+        let Some(cron) = read(text) else {
+            let (why, nearest) = nearest::nearest(text);
+            let nearest = nearest.filter(|nearest| read(nearest).is_some_and(|cron| comes(&cron)));
+            return Err(ScheduleError::Expression { text: text.to_owned(), why, nearest });
+        };
+        if !comes(&cron) {
+            let nearest = nearest::of_every_month(text);
+            let nearest = nearest.filter(|nearest| read(nearest).is_some_and(|cron| comes(&cron)));
+            return Err(ScheduleError::Never { text: text.to_owned(), nearest });
         }
+        // Short for it, nicknames are written out in the pattern.
+        let fields: Vec<&str> = cron.as_str().split_whitespace().collect();
+        let of_day = !fields[..fields.len() - 3].iter().any(|field| field.contains('*'));
+        let text = text.trim().to_owned();
+        Ok(Self { cron, of_day, text, zone, jitter, longest: Arc::default() })
     }
 
     /// The expression as it was written.
@@ -109,25 +122,62 @@ impl Schedule {
 
     /// The first time after `after`, without jitter.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        self.find(after, false).map(|zoned| zoned.timestamp())
+        if !self.of_day {
+            let found = self.cron.find_next_occurrence(&self.zoned(after), false).ok()?;
+            return Some(found.timestamp());
+        }
+        let mut civil = self.zone.to_datetime(after);
+        loop {
+            civil = self.cron.find_next_occurrence(&civil, false).ok()?;
+            // Within an hour that comes a second time, what the clock is about to show was there the first time.
+            let at = self.instant(civil)?;
+            if at > after {
+                return Some(at);
+            }
+        }
     }
 
     /// The last time up to and with `until`, without jitter.
     pub fn last(&self, until: Timestamp) -> Option<Timestamp> {
-        let found = self.cron.find_previous_occurrence(&self.zoned(until), true).ok()?;
-        Some(found.timestamp())
+        if !self.of_day {
+            let found = self.cron.find_previous_occurrence(&self.zoned(until), true).ok()?;
+            return Some(found.timestamp());
+        }
+        let shown = self.zone.to_datetime(until);
+        // Within an hour that comes a second time, all of the first time is past.
+        let from = match self.zone.to_ambiguous_timestamp(shown).offset() {
+            AmbiguousOffset::Fold { before, .. } => before.to_datetime(until),
+            _ => shown,
+        };
+        let mut civil = self.cron.find_previous_occurrence(&from, true).ok()?;
+        loop {
+            let at = self.instant(civil)?;
+            if at <= until {
+                return Some(at);
+            }
+            civil = self.cron.find_previous_occurrence(&civil, false).ok()?;
+        }
+    }
+
+    /// When a time of day is: at the end of a gap that it falls into, and the first time where it comes twice.
+    fn instant(&self, civil: civil::DateTime) -> Option<Timestamp> {
+        let ambiguous = self.zone.to_ambiguous_timestamp(civil);
+        let AmbiguousOffset::Gap { before, .. } = ambiguous.offset() else {
+            return ambiguous.earlier().ok();
+        };
+        // As if the clock had gone on: less than a gap after the change, and not before it.
+        let later = before.to_timestamp(civil).ok()?.checked_add(SignedDuration::from_secs(1));
+        Some(self.zone.preceding(later.ok()?).next()?.timestamp())
     }
 
     /// How much later than its times the job of that name runs.
     pub fn offset(&self, job: &str) -> Duration {
-        if self.jitter.is_zero() {
-            return Duration::ZERO;
-        }
         // FNV-1a: spread evenly, and the same in every version and on every host.
         let hash = job.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        Duration::from_millis(hash % u64::try_from(self.jitter.as_millis()).unwrap_or(u64::MAX))
+        let below = u64::try_from(self.jitter.as_millis()).unwrap_or(u64::MAX).max(1);
+        Duration::from_millis(hash % below)
     }
 
     /// The longest time between two runs, as far as the year after the first question shows; what is later than that is
@@ -141,20 +191,15 @@ impl Schedule {
     fn measured(&self, now: Timestamp) -> Duration {
         const FEW: SignedDuration = SignedDuration::from_hours(5);
         const DAY: SignedDuration = SignedDuration::from_hours(24);
-        let mut longest = Duration::ZERO;
-        let mut runs = std::iter::successors(self.next(now), |at| self.next(*at)).take(64);
-        let mut before = runs.next();
-        for at in runs {
-            longest = longest.max(before.map_or(Duration::ZERO, |one| between(one, at)));
-            before = Some(at);
-        }
+        let mut longest = self.gaps(now).max().unwrap_or_default();
         for (step, days) in [(FEW, 14), (DAY, 400)] {
             let end = now.checked_add(DAY * days).unwrap_or(Timestamp::MAX);
             let mut at = now;
             while at < end
                 && let Some(next) = self.next(at)
             {
-                longest = longest.max(self.last(at).map_or(Duration::ZERO, |one| between(one, next)));
+                let gap = self.last(at).map(|last| last.duration_until(next).unsigned_abs());
+                longest = longest.max(gap.unwrap_or_default());
                 at = at.checked_add(step).map_or(Timestamp::MAX, |later| later.max(next));
             }
         }
@@ -171,13 +216,9 @@ impl Schedule {
         std::iter::from_fn(move || {
             let (before, after) = (last?, self.next(last?)?);
             last = Some(after);
-            Some(before.duration_until(after).unsigned_abs())
+            Some(between(before, after))
         })
         .take(64)
-    }
-
-    fn find(&self, from: Timestamp, inclusive: bool) -> Option<Zoned> {
-        self.cron.find_next_occurrence(&self.zoned(from), inclusive).ok()
     }
 
     fn zoned(&self, at: Timestamp) -> Zoned {
@@ -189,89 +230,23 @@ fn between(earlier: Timestamp, later: Timestamp) -> Duration {
     earlier.duration_until(later).unsigned_abs()
 }
 
-/// Now, by both clocks.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment {
-    /// What people and catalogs mean; may jump.
-    pub wall: Timestamp,
-    /// Since some moment of this process; never goes back.
-    pub monotonic: Duration,
+/// An expression that croner understands as we do.
+fn read(text: &str) -> Option<Cron> {
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let days = [fields.len().checked_sub(3), fields.len().checked_sub(1)];
+    let starred = |at: Option<usize>| at.is_some_and(|at| fields[at].starts_with(['*', '?']));
+    let parser = CronParser::builder()
+        .seconds(Seconds::Optional)
+        .year(Year::Disallowed)
+        .dom_and_dow(days.into_iter().any(starred))
+        .build();
+    let cron = parser.parse(text).ok()?;
+    // It takes `,` for a list of nothing.
+    let times = [&cron.pattern.seconds, &cron.pattern.minutes, &cron.pattern.hours];
+    (!times.iter().any(|times| times.values().is_empty())).then_some(cron)
 }
 
-/// Attempts of this process that failed, for one run of a schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempts {
-    /// The time of the schedule that they were for.
-    pub occurrence: Timestamp,
-    /// How many.
-    pub count: u32,
-    /// When the first began, by the monotonic clock.
-    pub first: Duration,
-    /// When the last ended, by the monotonic clock.
-    pub last: Duration,
-}
-
-impl Attempts {
-    /// With one more that began and ended then.
-    #[must_use]
-    pub fn and(past: Option<Self>, occurrence: Timestamp, began: Duration, ended: Duration) -> Self {
-        match past.filter(|past| past.occurrence == occurrence) {
-            Some(past) => Self { count: past.count + 1, last: ended, ..past },
-            None => Self { occurrence, count: 1, first: began, last: ended },
-        }
-    }
-
-    /// How long to wait after the last one.
-    fn backoff(&self) -> Duration {
-        BACKOFF_FIRST.saturating_mul(1 << self.count.saturating_sub(1).min(16)).min(BACKOFF_MAX)
-    }
-}
-
-/// Whether a job has to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// Yes, for this time of its schedule.
-    Now(Timestamp),
-    /// No sooner than then.
-    At(Timestamp),
-    /// Never again.
-    Never,
-}
-
-/// Whether a job has to run, from its schedule, the start of its newest run that counts, the failed attempts of this
-/// process, and for how long a failed run is tried again.
-pub fn due(
-    schedule: &Schedule,
-    offset: Duration,
-    last_run: Option<Timestamp>,
-    attempts: Option<Attempts>,
-    retry_for: Duration,
-    now: Moment,
-) -> Due {
-    let offset = SignedDuration::try_from(offset).unwrap_or(SignedDuration::ZERO);
-    let next = || {
-        let after = now.wall.checked_sub(offset).ok().and_then(|wall| schedule.next(wall));
-        after.and_then(|at| at.checked_add(offset).ok()).map_or(Due::Never, Due::At)
-    };
-    let Some(occurrence) = now.wall.checked_sub(offset).ok().and_then(|wall| schedule.last(wall))
-    else {
-        return next();
-    };
-    if last_run.is_some_and(|last_run| last_run >= occurrence) {
-        return next();
-    }
-    let Some(attempts) = attempts.filter(|attempts| attempts.occurrence == occurrence) else {
-        return Due::Now(occurrence);
-    };
-    let again = attempts.last.saturating_add(attempts.backoff());
-    if again.saturating_sub(attempts.first) > retry_for {
-        return next();
-    }
-    match again.checked_sub(now.monotonic).filter(|left| !left.is_zero()) {
-        None => Due::Now(occurrence),
-        Some(left) => {
-            let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
-            now.wall.checked_add(left).map_or(Due::Never, Due::At)
-        }
-    }
+/// Whether any day fits.
+fn comes(cron: &Cron) -> bool {
+    cron.find_next_occurrence(&TimeZone::UTC.to_datetime(RECENT), false).is_ok()
 }

@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::stream::Stream;
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +18,11 @@ use crate::repo::chunks::PlainChunk;
 
 /// Chunks that may wait for the other side: enough to bridge a moment, little enough to hold.
 const QUEUE: usize = 4;
+/// `pg_dump` writes 4 KiB at a time, and waking a reader for each costs both of them more than the bytes do. So what
+/// brought less than this is given a moment to become more, in a pipe that holds a megabyte.
+const WORTHWHILE: usize = 64 << 10;
+/// Long enough for that at a hundred megabytes a second, and no time at all for whoever waits for a small dump.
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// What the thread found when the dump had ended.
 pub(super) type Summary = oneshot::Receiver<Result<ArchiveSummary, ArchiveError>>;
@@ -98,6 +104,9 @@ struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.pipe.read(buffer)?;
+        if (1..WORTHWHILE).contains(&count) {
+            std::thread::sleep(PAUSE);
+        }
         if self.refused.is_none() {
             self.refused = self.reader.push(&buffer[..count]).err();
         }

@@ -155,7 +155,7 @@ impl Cluster<'_> {
         let Some(terms) = self.terms else { return removals };
         let policies: Policies = [(self.name.clone(), terms.retention.clone())].into();
         let entries = histories.iter().flat_map(|(database, entries)| {
-            entries.iter().map(|entry| (*database, entry.for_retention()))
+            entries.iter().map(move |entry| (*database, entry.for_retention()))
         });
         let (databases, backups): (Vec<_>, Vec<_>) = entries.unzip();
         let verdicts = decide(&backups.iter().collect::<Vec<_>>(), &policies, self.at);

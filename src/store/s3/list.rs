@@ -1,6 +1,6 @@
 //! Listings: page by page, complete or an error.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
@@ -22,6 +22,10 @@ struct Place {
     last: String,
     /// Tokens that were used: one that comes back would go round for ever.
     tokens: HashSet<String>,
+    /// Whether what has a further `/` is to be named up to that, and once.
+    grouped: bool,
+    /// Those names.
+    groups: BTreeSet<String>,
 }
 
 pub(super) fn list<'a>(
@@ -41,6 +45,26 @@ pub(super) fn list<'a>(
     })
     .try_flatten()
     .boxed()
+}
+
+/// What keys go on with up to the next `/`.
+pub(super) async fn directories(
+    store: &S3Store,
+    prefix: &str,
+) -> Result<Vec<String>, StoreError> {
+    let mut place = Place { grouped: true, ..Place::default() };
+    let mut more = can_begin_a_key(prefix);
+    while more {
+        let (found, truncated) = page(store, prefix, &mut place).await?;
+        // A service that knows no delimiter shows all there is.
+        let below = found.iter().filter_map(|object| {
+            let (first, _) = object.key.as_str().strip_prefix(prefix)?.split_once('/')?;
+            Some(format!("{prefix}{first}/"))
+        });
+        place.groups.extend(below);
+        more = truncated;
+    }
+    Ok(place.groups.into_iter().collect())
 }
 
 /// Whether any key can begin so. Services differ in what they make of empty and dotted segments; there
@@ -69,7 +93,8 @@ async fn page(
     let mut retry = store.retry();
     loop {
         let call = connected.client.list_objects_v2().bucket(bucket).prefix(&full);
-        let call = call.set_continuation_token(place.token.clone()).send();
+        let call = call.set_continuation_token(place.token.clone());
+        let call = call.set_delimiter(place.grouped.then(|| "/".to_owned())).send();
         let judged = match store.attempt(connected, request, 0, call).await {
             Ok(output) => read(store, prefix, place, &output),
             Err(trouble) => Err(trouble),
@@ -129,9 +154,14 @@ fn read(
             found.push_back(ObjectMeta { key, size_bytes });
         }
     }
-    if truncated && names.is_empty() {
+    let groups = output.common_prefixes().iter().filter_map(|group| group.prefix());
+    let groups = groups.filter_map(|name| name.strip_prefix(&root));
+    let groups = groups.filter(|own| own.starts_with(prefix) && !place.groups.contains(*own));
+    let groups: Vec<String> = groups.map(str::to_owned).collect();
+    if truncated && names.is_empty() && groups.is_empty() {
         return Err(nonsense("a listing goes on without coming forward"));
     }
+    place.groups.extend(groups);
     place.last = last;
     place.before = names;
     place.token = token.map(str::to_owned);
@@ -141,7 +171,7 @@ fn read(
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_s3::types::Object;
+    use aws_sdk_s3::types::{CommonPrefix, Object};
 
     use super::*;
     use crate::store::s3::S3Options;
@@ -209,6 +239,29 @@ mod tests {
             let error = listed(pages).expect_err(words);
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn groups_are_named_once_and_bring_a_listing_forward() {
+        let grouped = |groups: &[&str], next: Option<&str>| {
+            let one = |name: &&str| CommonPrefix::builder().prefix(*name).build();
+            let mut page = output(&[], next);
+            page.common_prefixes = Some(groups.iter().map(one).collect());
+            page.key_count = i32::try_from(groups.len()).ok();
+            page
+        };
+        let store = S3Store::new(S3Options::new("bucket", "root"));
+        let mut place = Place { grouped: true, ..Place::default() };
+        let pages = [
+            grouped(&["root/a/x/"], Some("t")),
+            grouped(&["root/a/x/", "root/a/y/", "rootless/a/z/"], Some("u")),
+        ];
+        for page in &pages {
+            assert!(read(&store, "a/", &mut place, page).is_ok());
+        }
+        assert_eq!(place.groups, ["a/x/", "a/y/"].map(str::to_owned).into());
+        let still = grouped(&["root/a/y/"], Some("v"));
+        assert!(read(&store, "a/", &mut place, &still).is_err(), "nothing new came");
     }
 
     #[test]

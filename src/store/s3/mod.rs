@@ -352,6 +352,10 @@ impl ObjectStore for S3Store {
         list::list(self, prefix)
     }
 
+    async fn directories(&self, prefix: &str) -> Result<Option<Vec<String>>, StoreError> {
+        Ok(Some(list::directories(self, prefix).await?))
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let connected = self.connected().await?;
         let (full, resource) = self.names(key);

@@ -226,6 +226,11 @@ impl Keeper {
         found
     }
 
+    /// All of it but the audit trail, which failures leave their events in too.
+    pub(crate) fn objects_but_events(&self) -> Vec<(String, PathBuf)> {
+        self.objects().into_iter().filter(|(key, _)| !key.contains("/events/")).collect()
+    }
+
     /// The objects whose key begins so.
     pub(crate) fn objects_under(&self, prefix: &str) -> Vec<(String, PathBuf)> {
         self.objects().into_iter().filter(|(key, _)| key.starts_with(prefix)).collect()

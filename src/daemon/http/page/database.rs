@@ -141,11 +141,14 @@ fn last_good(database: &DatabaseStatus, around: &Around) -> Markup {
 fn meter(age_ms: u64, database: &DatabaseStatus, around: &Around) -> Markup {
     let Some(interval_ms) = around.interval_ms else { return html! {} };
     let filled = age_ms.saturating_mul(METER).div_ceil(interval_ms).min(METER);
-    let mood = match database.overdue.is_empty() {
-        false => Mood::Bad,
-        // A run takes its time: late is what a tenth more than the interval does not explain.
-        true if age_ms > interval_ms.saturating_add(interval_ms / 10) => Mood::Doubt,
-        true => Mood::Good,
+    // A run takes its time: late is what a tenth more than the interval does not explain.
+    let is_late = age_ms > interval_ms.saturating_add(interval_ms / 10);
+    let mood = if !database.overdue.is_empty() {
+        Mood::Bad
+    } else if is_late {
+        Mood::Doubt
+    } else {
+        Mood::Good
     };
     let title = format!("{} of the {} between two backups", words::span(age_ms), words::span(interval_ms));
     html! {
