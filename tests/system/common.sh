@@ -126,9 +126,8 @@ find_init() {
 
 descendants() {
     local child
-    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
-        echo "$child"
-        descendants "$child"
+    cat "/proc/$1/task/"*/children 2>/dev/null | tr ' ' '\n' | while read -r child; do
+        [ -z "$child" ] || { echo "$child"; descendants "$child"; }
     done
 }
 
