@@ -121,7 +121,11 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(tasks: Tasks, settings: Arc<Settings>, repository: Option<Repository>) -> Self {
+    pub(super) fn new(
+        tasks: Tasks,
+        settings: Arc<Settings>,
+        repository: Option<Repository>,
+    ) -> Self {
         let concurrency = settings.daemon.concurrency;
         Self {
             tasks,
@@ -389,7 +393,8 @@ impl Engine {
         let now = self.started.elapsed();
         let began = began.saturating_duration_since(self.started);
         let busy = matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Busy);
-        let stopped = matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Interrupted);
+        let stopped =
+            matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Interrupted);
         if jobs.is_empty() {
             self.asked_running = self.asked_running.saturating_sub(1);
         }
@@ -439,7 +444,14 @@ impl Engine {
         self.tasks.shared.runs.add(queued(&id, &job, Some(trigger), ambient.now()));
         let cause = Cause::Api { trigger, labels };
         let permits = Arc::clone(&self.asked_permits);
-        self.running.spawn(tasks::asked(self.tasks.clone(), place, permits, id.clone(), job, cause));
+        self.running.spawn(tasks::asked(
+            self.tasks.clone(),
+            place,
+            permits,
+            id.clone(),
+            job,
+            cause,
+        ));
         drop(answer_to(answer, Ok(id)));
     }
 

@@ -39,7 +39,12 @@ pub struct Attempts {
 impl Attempts {
     /// With one more that began and ended then.
     #[must_use]
-    pub fn and(past: Option<Self>, occurrence: Timestamp, began: Duration, ended: Duration) -> Self {
+    pub fn and(
+        past: Option<Self>,
+        occurrence: Timestamp,
+        began: Duration,
+        ended: Duration,
+    ) -> Self {
         match past.filter(|past| past.occurrence == occurrence) {
             Some(past) => Self { count: past.count + 1, last: ended, ..past },
             None => Self { occurrence, count: 1, first: began, last: ended },
@@ -230,14 +235,18 @@ mod tests {
                 runs.push(schedule.last(before).expect("came"));
             }
             let mut last = Duration::ZERO;
+            let mut ahead = Vec::new();
             for step in 0..20 * 24 * 12_u32 {
                 match jumps.get(&step) {
                     Some(true) => now.wall = now.wall.checked_add(DAY).expect("in range"),
                     Some(false) => now.wall = now.wall.checked_sub(DAY).expect("in range"),
                     None => {}
                 }
-                // As the daemon does: what lies ahead was another clock's.
-                let past = runs.iter().copied().filter(|run| *run <= now.wall).max();
+                // As the daemon does: what was seen ahead was another clock's, also when its time has come.
+                let (past, future): (Vec<_>, Vec<_>) =
+                    runs.iter().copied().partition(|run| *run <= now.wall);
+                ahead.extend(future);
+                let past = past.into_iter().filter(|run| !ahead.contains(run)).max();
                 if let Due::Now(_) = due(&schedule, Duration::ZERO, past, None, HOUR, now) {
                     runs.push(now.wall);
                     last = now.monotonic;

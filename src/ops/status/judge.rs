@@ -325,7 +325,8 @@ impl<'a> History<'a> {
         let oldest = self.ordinary().next_back();
         if let Some(oldest) = oldest.filter(|_| !alarm.verified_within.is_zero()) {
             let limit = span(alarm.verified_within);
-            let since = verified.map_or(oldest.manifest.started_at, VerificationRecord::finished_at);
+            let since =
+                verified.map_or(oldest.manifest.started_at, VerificationRecord::finished_at);
             let age = age(since);
             overdue.extend((age > alarm.verified_within).then(|| match verified {
                 Some(_) => format!("no verified restore for {}; {limit} is the limit", span(age)),
