@@ -128,11 +128,11 @@ impl Cluster<'_> {
         let zone = zone.or(self.terms.map(|terms| &terms.retention.time_zone));
         let interval = snapshot.map(|schedule| schedule.longest_gap(self.at));
         let mut removals = self.removals(histories);
-        let database = |(name, entries): (&&str, &Vec<&Entry>)| {
+        let mut databases = Vec::with_capacity(histories.len());
+        for (name, entries) in histories {
             let removes_next = removals.remove(name).unwrap_or_default();
-            self.database(name, entries, interval, removes_next)
-        };
-        let databases = histories.iter().map(database).collect();
+            databases.push(self.database(name, entries, interval, removes_next));
+        }
         ClusterStatus {
             name: self.name.clone(),
             timezone: zone.and_then(TimeZone::iana_name).unwrap_or("UTC").to_owned(),
