@@ -235,7 +235,7 @@ mod tests {
                 runs.push(schedule.last(before).expect("came"));
             }
             let mut last = Duration::ZERO;
-            let mut ahead = Vec::new();
+            let mut ahead = std::collections::BTreeSet::new();
             for step in 0..20 * 24 * 12_u32 {
                 match jumps.get(&step) {
                     Some(true) => now.wall = now.wall.checked_add(DAY).expect("in range"),
@@ -243,10 +243,8 @@ mod tests {
                     None => {}
                 }
                 // As the daemon does: what was seen ahead was another clock's, also when its time has come.
-                let (past, future): (Vec<_>, Vec<_>) =
-                    runs.iter().copied().partition(|run| *run <= now.wall);
-                ahead.extend(future);
-                let past = past.into_iter().filter(|run| !ahead.contains(run)).max();
+                ahead.extend((0..runs.len()).filter(|at| runs[*at] > now.wall));
+                let past = (0..runs.len()).filter(|at| !ahead.contains(at)).map(|at| runs[at]).max();
                 if let Due::Now(_) = due(&schedule, Duration::ZERO, past, None, HOUR, now) {
                     runs.push(now.wall);
                     last = now.monotonic;
