@@ -151,7 +151,12 @@ mod tests {
 
     #[test]
     fn a_log_is_a_table_of_runs_also_of_those_that_older_versions_recorded() {
-        insta::assert_snapshot!(text(&events()), @"");
+        insta::assert_snapshot!(text(&events()), @r"
+        ENDED                 RUN                        VERB      CLUSTER  DATABASE  RESULT   TOOK  BY                    WHAT
+        2026-11-21 02:00:03Z  20261121T020000Z-5f3a9c21  snapshot  main     shop      done    3.5 s  pgkeep@db1, schedule  20261121T020000Z-0badcafe
+        2026-11-20 02:00:03Z  20261120T020000Z-5f3a9c21  snapshot  main     shop      exit 4   0 ms  maria@db1             no server
+        2026-11-19 02:00:03Z  20261119T020000Z-5f3a9c21  prune     main               done     0 ms  db1                   about to remove 1 backups: 20261001T020000Z-00000001
+        ");
     }
 
     #[test]

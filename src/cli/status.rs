@@ -321,7 +321,17 @@ mod tests {
 
     #[test]
     fn status_is_a_compact_table_and_what_somebody_has_to_look_at() {
-        insta::assert_snapshot!(text(&status()), @"");
+        insta::assert_snapshot!(text(&status()), @r"
+        CLUSTER  DATABASE  LAST GOOD  SCHEDULE   VERIFIED        TOOK     SIZE    USUAL  NEXT               NOTES
+        main     blog      never      0 2 * * *  never              -        -        -  11-22 02:00 +0545  OVERDUE; newest 20261121T020000Z-0badcafe is in doubt: suspect: 10 rows
+        main     gone      10 h ago   -          33 h ago  1 min 01 s  4.8 MiB  4.7 MiB  -                  not configured here
+        main     shop      10 h ago   0 2 * * *  33 h ago  1 min 01 s  4.8 MiB  4.7 MiB  11-22 02:00 +0545
+        OVERDUE main/blog: no good backup
+        UNREADABLE backup 20261119T020000Z-00000001 of cluster main: it is not signed
+        identity kept only here, as far as is known: copy it off this host and run `pgkeep key confirm` there
+        the prune of 11-22 06:00 +0545 removes 1 of main/gone: 20261001T020000Z-00000001 (expired)
+        the prune of 11-22 06:00 +0545 removes 1 of main/shop: 20261001T020000Z-00000001 (expired)
+        ");
         let nothing = Status { clusters: Vec::new(), faults: Vec::new(), ..status() };
         let told = text(&nothing);
         assert!(told.starts_with("no databases\nidentity kept only here"), "{told}");
@@ -350,7 +360,20 @@ mod tests {
             keys(&shop["removes_next"][0]),
             keys(&shop["timeline"][0]),
         ];
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r"
+        at clusters faults keys pgkeep repository
+        confirmed_elsewhere encrypted epoch identity_here recipients signer
+        databases name next_prune recovery_windows schedules timezone wal
+        prune snapshot verify
+        gaps lag_bytes lag_ms last_segment mode
+        from timeline to
+        backups configured last_good last_verified name newest_in_doubt next_snapshot next_verify overdue removes_next stored_bytes timeline usual_bytes
+        age_ms duration_ms finished_at id source_bytes stored_bytes trigger
+        age_ms duration_ms finished_at id source_bytes stored_bytes trigger why
+        age_ms depth duration_ms id verified_at
+        id reason
+        at id kind
+        ");
         assert!(shop["newest_in_doubt"].is_null() && blog["last_good"].is_null());
         assert_eq!(document["at"], "2026-11-21T12:00:00Z");
     }
