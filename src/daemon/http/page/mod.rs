@@ -126,7 +126,7 @@ pub(super) fn render(view: &View<'_>) -> String {
                 }
                 main {
                     section.verdict.(mood.class()) #verdict data-mood=(mood.class()) {
-                        h1 { (mood.badge()) " " (verdict) }
+                        h1 { (mood.badge()) " " span.words { (verdict) } }
                         (list(&troubles))
                     }
                     (runs::active(&view.runs, view.now))

@@ -47,7 +47,8 @@ fn what_other_tools_leave_out_stands_in_each_row() {
         ),
         // The real recovery time.
         "1 d 2 h ago".replace("1 d 2 h", "26 h 00 min").as_str(),
-        "restored in <strong>4 min 05 s</strong>, every row compared",
+        "restored in <strong>4 min 05 s</strong>, </span>",
+        "every row compared",
         &format!("data-value=\"{}\" data-duration-ms=\"245000\"", verified.verified_at),
         // Size against the usual.
         "data-value=\"1250000000\" data-usual-bytes=\"1210000000\"",
