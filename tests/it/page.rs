@@ -24,7 +24,7 @@ timezone = "Asia/Kathmandu"
 snapshot = { schedule = "0 2 * * *" }
 verify = { schedule = "0 5 * * *", check = "counts" }
 prune = { schedule = "30 5 * * 0" }
-retention = { keep_last = 3, keep_weekly = 2 }
+retention = { keep_last = 12 }
 "#;
 
 /// A host that has been at it for a month.
@@ -243,8 +243,13 @@ fn a_browser_shows_what_the_command_line_says() {
         &picture.unwrap_or_else(|| directory.path().join("page.png")),
         (1280, 720),
     );
-    assert_eq!(width_within(&browser, &dom, directory.path(), 400), 400, "no row is cut off");
-    assert_eq!(width_within(&browser, &dom, directory.path(), 1280), 1280);
+    for width in [400, 800, 1080, 1100, 1280] {
+        assert_eq!(
+            width_within(&browser, &dom, directory.path(), width),
+            width,
+            "nothing is cut off"
+        );
+    }
 
     daemon.signal(Signal::TERM);
     daemon.wait().expect_code(0);

@@ -27,7 +27,7 @@ pub(super) fn table(status: &Status, now: Timestamp) -> Markup {
                     th scope="col" { "Kept" }
                     th scope="col" .days { span { "30 days" } span { "today" } }
                     th scope="col" { "Next" }
-                    th scope="col" { "Prune removes next" }
+                    th scope="col" { "Prune removes" }
                 } }
                 @for cluster in &status.clusters { (group(cluster, now)) }
             }
@@ -170,7 +170,7 @@ fn last_verified(database: &DatabaseStatus, around: &Around) -> Markup {
             @if let Some(verified) = verified {
                 div { (ago(verified.verified_at, around.now)) }
                 div.sub {
-                    span.whole { "restored in " strong { (words::duration(verified.duration_ms)) } ", " }
+                    span.whole { "restored in " strong { (words::duration(verified.duration_ms)) } "," } " "
                     span.whole {
                         @match verified.depth {
                             Depth::Counts => "rows counted",
