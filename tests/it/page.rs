@@ -14,7 +14,7 @@ use crate::support::server::{Cluster, quoted};
 use crate::support::{Keeper, eventually};
 
 /// Servers are slow while others use them, and so are browsers.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 const DATABASES: [(&str, u32); 4] =
     [("kennel_prod", 4000), ("kennel_staging", 400), ("billing", 1500), ("a \"b\" <i>&c", 20)];
@@ -114,10 +114,14 @@ impl Browser {
     #[track_caller]
     fn picture(&self, url: &str, path: &Path, size: (u32, u32)) {
         let (width, height) = size;
+        // An old one would prove nothing.
+        drop(std::fs::remove_file(path));
         self.run(&[
             &format!("--screenshot={}", path.display()),
             &format!("--window-size={width},{height}"),
             "--force-device-scale-factor=2",
+            // Every tile of it, however busy the machine.
+            "--timeout=1500",
             url,
         ]);
         let bytes = std::fs::read(path).expect("a picture");
