@@ -19,7 +19,7 @@ use crate::daemon::runs::{DURATION_BOUNDS_S, Runs, State, Tally, Work};
 use crate::daemon::shared::Health;
 use crate::domain::status::{ClusterStatus, DatabaseStatus, Status};
 
-/// OpenMetrics, which Prometheus has asked for since version 2.
+/// `OpenMetrics`, which Prometheus has asked for since version 2.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the metrics are made from.
@@ -148,7 +148,7 @@ impl Collector for Source {
         for fact in &FACTS {
             let value = |database: &DatabaseStatus| (fact.value)(database, self.now);
             let samples = of_databases(status, &value);
-            gauge(&mut encoder, fact.name, fact.help, fact.unit.clone(), samples)?;
+            gauge(&mut encoder, fact.name, fact.help, fact.unit.as_ref(), samples)?;
         }
         next_runs(status, &mut encoder)
     }
@@ -164,7 +164,7 @@ impl Source {
         let round = self.health.last_round.unwrap_or(self.started).elapsed().as_secs_f64();
         let help = "Time since the scheduler last went round";
         let name = "scheduler_last_round_age";
-        gauge(encoder, name, help, Some(Unit::Seconds), [(vec![], round)])?;
+        gauge(encoder, name, help, Some(&Unit::Seconds), [(vec![], round)])?;
         let reached = self.health.repository_error.is_none();
         let help = "Whether the last look at the repository succeeded";
         gauge(encoder, "repository_reachable", help, None, [(vec![], truth(reached))])
@@ -211,7 +211,7 @@ impl Source {
 fn repository(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let help = "When the repository was last looked at";
     let samples = [(vec![], unix(status.at))];
-    gauge(encoder, "status_timestamp", help, Some(Unit::Seconds), samples)?;
+    gauge(encoder, "status_timestamp", help, Some(&Unit::Seconds), samples)?;
     let help = "Backups whose manifests cannot be read or trusted";
     let samples = [(vec![], number(status.faults.len() as u64))];
     gauge(encoder, "repository_faults", help, None, samples)?;
@@ -240,7 +240,7 @@ fn next_runs(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
         samples.extend(cluster.next_prune.map(|at| (labels, unix(at))));
     }
     let help = "When a scheduled run comes next";
-    gauge(encoder, "next_run_timestamp", help, Some(Unit::Seconds), samples)
+    gauge(encoder, "next_run_timestamp", help, Some(&Unit::Seconds), samples)
 }
 
 fn of_databases(
@@ -265,14 +265,14 @@ fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    unit: Option<Unit>,
+    unit: Option<&Unit>,
     samples: impl IntoIterator<Item = (Labels, f64)>,
 ) -> fmt::Result {
     let mut samples = samples.into_iter().peekable();
     if samples.peek().is_none() {
         return Ok(());
     }
-    let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+    let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
     for (labels, value) in samples {
         if labels.is_empty() {
             metric.encode_gauge(&value)?;

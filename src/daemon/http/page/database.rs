@@ -27,7 +27,7 @@ pub(super) fn table(status: &Status, now: Timestamp) -> Markup {
                     th scope="col" { "Kept" }
                     th scope="col" .days { span { "30 days" } span { "today" } }
                     th scope="col" { "Next" }
-                    th scope="col" { "Prune removes next" }
+                    th scope="col" { "Prune removes" }
                 } }
                 @for cluster in &status.clusters { (group(cluster, now)) }
             }
@@ -124,8 +124,8 @@ fn last_good(database: &DatabaseStatus, around: &Around) -> Markup {
                     (meter(elapsed_ms(good.finished_at, around.now), database, around))
                 }
                 div.sub {
-                    (moment(good.finished_at, &around.zone)) " · " (good.trigger.as_str())
-                    " · took " (words::duration(good.duration_ms))
+                    (moment(good.finished_at, &around.zone)) " "
+                    span.whole { (good.trigger.as_str()) " · took " (words::duration(good.duration_ms)) }
                 }
             } @else { div.none { "none" } }
             @if let Some((doubted, why)) = &database.newest_in_doubt {
@@ -170,10 +170,12 @@ fn last_verified(database: &DatabaseStatus, around: &Around) -> Markup {
             @if let Some(verified) = verified {
                 div { (ago(verified.verified_at, around.now)) }
                 div.sub {
-                    "restored in " strong { (words::duration(verified.duration_ms)) } ", "
-                    @match verified.depth {
-                        Depth::Counts => "rows counted",
-                        Depth::Full => "every row compared",
+                    span.whole { "restored in " strong { (words::duration(verified.duration_ms)) } "," } " "
+                    span.whole {
+                        @match verified.depth {
+                            Depth::Counts => "rows counted",
+                            Depth::Full => "every row compared",
+                        }
                     }
                 }
             } @else { div.doubt { "never" } }
@@ -192,10 +194,8 @@ fn size(database: &DatabaseStatus) -> Markup {
                     (words::size(good.source_bytes))
                     @if let Some((good, usual)) = change { " " (difference(good.source_bytes, usual)) }
                 }
-                div.sub {
-                    @if let Some(usual) = database.usual_bytes { "usually " (words::size(usual)) " · " }
-                    "stored " (words::size(good.stored_bytes))
-                }
+                @if let Some(usual) = database.usual_bytes { div.sub { "usually " (words::size(usual)) } }
+                div.sub { "stored " (words::size(good.stored_bytes)) }
             } @else { div.none { "—" } }
         }
     }

@@ -126,7 +126,7 @@ pub(super) fn render(view: &View<'_>) -> String {
                 }
                 main {
                     section.verdict.(mood.class()) #verdict data-mood=(mood.class()) {
-                        h1 { (mood.badge()) " " (verdict) }
+                        h1 { (mood.badge()) " " span.words { (verdict) } }
                         (list(&troubles))
                     }
                     (runs::active(&view.runs, view.now))
@@ -170,24 +170,28 @@ fn verdict(view: &View<'_>, worst: Option<Mood>) -> (Mood, String) {
         status.clusters.iter().flat_map(|cluster| &cluster.databases).collect();
     let count = |wanted: Mood| all.iter().filter(|one| mood(one) == wanted).count();
     let mood = worst.unwrap_or(Mood::Good);
-    let databases = |n: usize| if n == 1 { "database" } else { "databases" };
+    let databases = if all.len() == 1 { "database" } else { "databases" };
+    // Nobody is told that all is well beside a fault.
+    let else_wrong =
+        view.hangs || view.health.repository_error.is_some() || !status.faults.is_empty();
     let text = match (count(Mood::Bad), count(Mood::Doubt)) {
-        (0, 0) if mood != Mood::Good => {
-            "something is wrong with the repository or this host".to_owned()
-        }
+        (0, 0) if else_wrong => "something is wrong with the repository or this host".to_owned(),
         (0, 0) if all.is_empty() => "nothing is backed up yet".to_owned(),
-        (0, 0) => {
-            let proved = all.iter().all(|one| one.last_verified.is_some());
-            let proved = if proved { " and a proved restore" } else { "" };
-            match all.len() {
-                1 => format!("1 database has a good backup{proved}"),
-                n => format!("all {n} databases have a good backup{proved}"),
-            }
-        }
-        (0, doubt) => format!("{doubt} of {} {} in doubt", all.len(), databases(all.len())),
-        (bad, _) => format!("{bad} of {} {} overdue", all.len(), databases(all.len())),
+        (0, 0) => well(&all, &status.keys),
+        (0, doubt) => format!("{doubt} of {} {databases} in doubt", all.len()),
+        (bad, _) => format!("{bad} of {} {databases} overdue", all.len()),
     };
     (mood, text)
+}
+
+fn well(all: &[&DatabaseStatus], keys: &KeyStatus) -> String {
+    let proved = all.iter().all(|one| one.last_verified.is_some());
+    let proved = if proved { " and a proved restore" } else { "" };
+    let but = if keys.is_kept_only_here() { ", but the identity is kept only here" } else { "" };
+    match all.len() {
+        1 => format!("1 database has a good backup{proved}{but}"),
+        n => format!("all {n} databases have a good backup{proved}{but}"),
+    }
 }
 
 /// All that wants attention, the gravest first.

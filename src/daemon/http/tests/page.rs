@@ -47,7 +47,8 @@ fn what_other_tools_leave_out_stands_in_each_row() {
         ),
         // The real recovery time.
         "1 d 2 h ago".replace("1 d 2 h", "26 h 00 min").as_str(),
-        "restored in <strong>4 min 05 s</strong>, every row compared",
+        "restored in <strong>4 min 05 s</strong>,</span>",
+        "every row compared",
         &format!("data-value=\"{}\" data-duration-ms=\"245000\"", verified.verified_at),
         // Size against the usual.
         "data-value=\"1250000000\" data-usual-bytes=\"1210000000\"",
@@ -107,6 +108,12 @@ fn troubles_come_first_and_the_gravest_of_them() {
     assert!(place("not signed</li>") < place("identity kept only here"));
     assert!(place("main/none: no good backup yet") < place("<table"));
     assert!(page.contains("data-only-here=\"true\""));
+    found.faults.clear();
+    found.clusters[0].databases.truncate(2);
+    found.clusters[0].databases.remove(0);
+    let only =
+        "1 database has a good backup and a proved restore, but the identity is kept only here";
+    assert!(verdict(&self::page(&found)).ends_with(only));
     assert!(row(&page, "db-main-late").contains("data-mood=\"bad\" data-overdue=\"1\""));
     assert!(row(&page, "db-main-doubted").contains("in doubt: rows fell by half"));
     assert!(row(&page, "db-main-none").contains("never"));
