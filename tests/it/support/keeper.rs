@@ -353,11 +353,6 @@ impl Running {
         self.stderr.text()
     }
 
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits for its end; the most memory it was seen to hold, in MiB (`VmHWM`).
     #[track_caller]
     pub(crate) fn wait_and_weigh(mut self) -> (Output, u64) {
