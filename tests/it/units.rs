@@ -1,6 +1,7 @@
 //! The units, the package and the image: what can be said of them without a booted system. `make test-system` boots one.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -143,6 +144,12 @@ fn the_packages_configuration_is_valid_with_its_examples() {
         })
         .collect();
     assert!(whole.contains("\nsnapshot = "), "{whole}");
+    // The file of the address, where this user's files are.
+    let file = keeper.home().join("url");
+    fs::write(&file, "postgres://pgkeep:secret@localhost/postgres\n").expect("written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+    assert!(whole.contains("\"/etc/pgkeep/url\""), "{whole}");
+    let whole = whole.replace("/etc/pgkeep/url", &file.display().to_string());
     fs::write(keeper.home().join("pgkeep.toml"), whole).expect("written");
     keeper.pgkeep(["config", "validate"]).without("PGKEEP_DATABASE_URL").run().expect_code(0);
 }
@@ -225,8 +232,7 @@ fn the_apps_entrypoint_migrates_only_after_a_snapshot() {
     let program = |name: &str, body: &str| {
         let path = place.path().join(name);
         fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("written");
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .expect("a mode");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode");
     };
     program("npx", "echo migrated");
     let run = |hook: &str| {

@@ -33,6 +33,9 @@ begin() {
     run=$(mktemp -d "$(temporary_directory)/pgkeep-system-run.XXXXXX")
     echo $$ >"$run/run.pid"
     chmod 755 "$run"
+    # What nspawn notes there goes with our mounts, and it cannot remove it from a disk.
+    mkdir -p /run/systemd/nspawn
+    mount -t tmpfs -o mode=755 tmpfs /run/systemd/nspawn
     trap finish EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
