@@ -109,7 +109,7 @@ impl Client {
 
     fn request(&self, place: &Place, content: &Content) -> RequestBuilder {
         let Place(url) = place.clone();
-        let post = |kind, body: &Bytes| {
+        let post = |kind: &'static str, body: &Bytes| {
             self.client.post(url.clone()).header(CONTENT_TYPE, kind).body(body.clone())
         };
         match content {
@@ -158,7 +158,7 @@ fn judged(answer: &Response) -> Result<(), Refused> {
 
 /// What happened, from the innermost words of the operating system or of TLS; those hold no URL.
 fn words(error: &reqwest::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
+    let causes = std::iter::successors(error.source(), |error| (*error).source());
     let system = causes.filter_map(|error| error.downcast_ref::<std::io::Error>()).last();
     let detail = system.map(|error| format!(": {error}")).unwrap_or_default();
     if error.is_timeout() {
