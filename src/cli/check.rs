@@ -3,11 +3,11 @@
 use serde_json::{Value as Json, json};
 
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::run::Ended;
 use super::text::{Lines, harmless};
 use super::verbs::databases_meant;
 use crate::config::Settings;
+use crate::domain::told::{Failed, failed};
 use crate::ops::check::{self, CheckReport, Checking, Finding, Level, Problem};
 use crate::wiring;
 
@@ -31,7 +31,8 @@ pub(super) async fn check(context: &Context) -> Result<(), Ended> {
         Err(_) => Ok(Vec::new()),
     };
     let notices = connection.as_ref().map(|info| info.notices().to_vec()).unwrap_or_default();
-    let (bin_dir, scratch_dir) = (wiring::bin_dir(&settings, cluster), wiring::scratch_dir(&settings));
+    let (bin_dir, scratch_dir) =
+        (wiring::bin_dir(&settings, cluster), wiring::scratch_dir(&settings));
     let checking = Checking {
         configuration: place(&settings),
         notices,

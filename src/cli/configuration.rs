@@ -6,12 +6,12 @@ use serde_json::{Value as Json, json};
 
 use super::args::ConfigVerb;
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::output::write_stdout;
 use super::run::Ended;
 use super::text::{Align, Table, harmless};
 use crate::config::{Loaded, SHIPPED, Settings};
 use crate::domain::connection::ConnectionInfo;
+use crate::domain::told::{Failed, failed};
 
 pub(super) fn config(context: &Context, verb: &ConfigVerb) -> Result<(), Ended> {
     match verb {

@@ -3,10 +3,10 @@
 use tokio_util::sync::CancellationToken;
 
 use super::args::Global;
-use crate::domain::told::{Failed, failed};
 use super::output::Output;
 use super::progress::Progress;
 use crate::config::{self, Environment, Loaded, Selection};
+use crate::domain::told::{Failed, failed};
 
 /// What every verb is given.
 pub(super) struct Context {

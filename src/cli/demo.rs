@@ -14,7 +14,6 @@ use serde_json::json;
 use tokio::process::Command;
 
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::output::Output;
 use super::run::Ended;
 use super::text::{Align, Table, count, duration};
@@ -22,6 +21,7 @@ use crate::codec::random::random_bytes;
 use crate::config::Environment;
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::FailureKind;
+use crate::domain::told::{Failed, failed};
 use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 use crate::scratch::cluster::{ScratchCluster, ServerMemory};

@@ -8,11 +8,11 @@ use tracing::Instrument as _;
 use super::args::Import;
 use super::backup::snapshot_text;
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::run::Ended;
 use super::verbs::{Gravest, Opened};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::manifest::{Manifest, Trigger};
+use crate::domain::told::{Failed, failed};
 use crate::ops::import::{self, Importing};
 use crate::ops::run::Ending;
 use crate::ops::snapshot::{self, Hooks, SnapshotOptions};
@@ -28,7 +28,8 @@ pub(super) async fn import(context: &Context, args: Import) -> Result<(), Ended>
     let opened = Opened::open(context, &progress).await?;
     let settings = &opened.settings;
     let (name, cluster) = settings.cluster().map_err(failed)?;
-    let (bin_dir, scratch_dir) = (wiring::bin_dir(settings, cluster), wiring::scratch_dir(settings));
+    let (bin_dir, scratch_dir) =
+        (wiring::bin_dir(settings, cluster), wiring::scratch_dir(settings));
     let importing = Importing {
         repository: &opened.repository,
         bin_dir: bin_dir.as_deref(),

@@ -3,7 +3,6 @@
 use tracing::Instrument as _;
 
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::progress::Progress;
 use super::recovery::{ask, cluster_of, may_ask};
 use super::reports::{in_place_json, in_place_text, restore_json, restore_text};
@@ -13,6 +12,7 @@ use crate::domain::audit::RunId;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{BEFORE_RESTORE_OF, Trigger};
 use crate::domain::observer::Severity;
+use crate::domain::told::{Failed, failed};
 use crate::domain::verification::Outcome;
 use crate::ops::restore::in_place::{self, Held};
 use crate::ops::restore::{RestoreError, RestoreOptions, RestoreReport, Restoring};
@@ -53,7 +53,8 @@ pub(super) async fn restore(
     if !options.consent.yes {
         return Err(failed(RestoreError::NeedsYesInPlace { database: plan.database }).into());
     }
-    let run = work.opened.begin("restore", Some(&entry.manifest.cluster), Some(&entry.manifest.database));
+    let run =
+        work.opened.begin("restore", Some(&entry.manifest.cluster), Some(&entry.manifest.database));
     let replaced = Box::pin(work.replace(restoring, &options, run.id()));
     let replaced = replaced.instrument(run.span().clone()).await;
     let told = format!("in place of what `{}` held", plan.database);

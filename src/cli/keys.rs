@@ -8,13 +8,13 @@ use serde_json::{Value as Json, json};
 
 use super::args::{KeyVerb, Rotate, Trust};
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::run::Ended;
 use super::text::{Lines, harmless, time};
 use super::verbs::Opened;
 use crate::codec::sign::PublicKey;
 use crate::config::{KeySource, Loaded, Settings};
 use crate::domain::observer::{Observer as _, Severity};
+use crate::domain::told::{Failed, failed};
 use crate::ops::keys::{self, Confirmed, RotateOptions, RotateReport, TrustPlace, Trusted};
 use crate::repo::documents::EpochDocument;
 use crate::wiring;

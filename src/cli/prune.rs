@@ -7,7 +7,6 @@ use tracing::Instrument as _;
 
 use super::args::Prune;
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::run::Ended;
 use super::text::{Align, Lines, Table, count, harmless, size, time};
 use super::verbs::Opened;
@@ -15,6 +14,7 @@ use crate::domain::audit::Origin;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::retention::{RetentionPolicy, State, Verdict};
+use crate::domain::told::{Failed, failed};
 use crate::ops::prune::{self, PruneOptions, PruneReport};
 use crate::ops::run::Ending;
 use crate::repo::prune::intents::End;

@@ -8,12 +8,10 @@ use tracing::Instrument as _;
 
 use super::args::{CheckArg, FormatArg, Restore, RolesArg, Verify, VerifyCheckArg};
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::in_place;
 use super::progress::Progress;
 use super::reports::{
-    export_json, export_text, plan_json, plan_text, restore_json, restore_text,
-    verify_text,
+    export_json, export_text, plan_json, plan_text, restore_json, restore_text, verify_text,
 };
 use super::run::Ended;
 use super::stored;
@@ -22,6 +20,7 @@ use crate::config::{ClusterSettings, Settings};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::id::ClusterName;
+use crate::domain::told::{Failed, failed};
 use crate::domain::verification::{Depth, Outcome};
 use crate::ops::inspect;
 use crate::ops::restore::{

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Cli, Verb};
 use super::context::Context;
-use crate::domain::told::Failed;
 use super::output::{Output, write_stdout};
 use super::{configuration, daemon, demo, verbs};
 use crate::config::Environment;
 use crate::domain::failure::FailureKind;
+use crate::domain::told::Failed;
 use crate::postgres::child;
 
 /// How long client programs that were asked to end get for it: longer than who asked them waits before he kills.

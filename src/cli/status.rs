@@ -273,7 +273,10 @@ mod tests {
     fn status() -> Status {
         let late = DatabaseStatus {
             last_good: None,
-            newest_in_doubt: Some((facts("20261121T020000Z-0badcafe"), "suspect: 10 rows".to_owned())),
+            newest_in_doubt: Some((
+                facts("20261121T020000Z-0badcafe"),
+                "suspect: 10 rows".to_owned(),
+            )),
             last_verified: None,
             usual_bytes: None,
             removes_next: Vec::new(),
@@ -296,7 +299,11 @@ mod tests {
             clusters: vec![ClusterStatus {
                 name: "main".parse().expect("a name"),
                 timezone: "Asia/Kathmandu".to_owned(),
-                schedules: Schedules { snapshot: Some("0 2 * * *".to_owned()), verify: None, prune: None },
+                schedules: Schedules {
+                    snapshot: Some("0 2 * * *".to_owned()),
+                    verify: None,
+                    prune: None,
+                },
                 next_prune: Some(at("2026-11-22T00:15:00Z")),
                 databases: vec![late, gone, database("shop")],
                 wal: WalStatus::off(),
@@ -306,7 +313,9 @@ mod tests {
                     to: at("2026-11-21T00:00:00Z"),
                 }],
             }],
-            faults: vec!["backup 20261119T020000Z-00000001 of cluster main: it is not signed".to_owned()],
+            faults: vec![
+                "backup 20261119T020000Z-00000001 of cluster main: it is not signed".to_owned(),
+            ],
         }
     }
 
@@ -351,7 +360,9 @@ mod tests {
         let mut database = database("shop");
         database.removes_next = vec![database.removes_next[0].clone(); 30];
         let told = removals(&status().clusters[0], &database);
-        assert!(told.starts_with("the prune of 11-22 06:00 +0545 removes 30 of main/shop: 20261001T"));
+        assert!(
+            told.starts_with("the prune of 11-22 06:00 +0545 removes 30 of main/shop: 20261001T")
+        );
         assert!(told.ends_with(" and 22 more"), "{told}");
     }
 }

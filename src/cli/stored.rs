@@ -4,12 +4,12 @@ use serde_json::{Value as Json, json};
 
 use super::args::Verify;
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::reports::verify_text;
 use super::run::Ended;
 use super::text::{Lines, count, size};
 use super::verbs::{Gravest, Opened};
 use crate::domain::failure::FailureKind;
+use crate::domain::told::{Failed, failed};
 use crate::domain::verification::Outcome;
 use crate::ops::verify::{
     self, CheckingStored, DamagedChunk, StoredChoice, StoredReport, VerifyReport,

@@ -6,11 +6,8 @@ use serde_json::{Value as Json, json};
 use tracing::Instrument as _;
 
 use super::args::{Adopt, Init, List, Show, Snapshot, TriggerArg, Verb};
-use super::backup::{
-    Listed, Shown, list_json, list_text, show_json, show_text, snapshot_text,
-};
+use super::backup::{Listed, Shown, list_json, list_text, show_json, show_text, snapshot_text};
 use super::context::Context;
-use crate::domain::told::{Failed, failed};
 use super::reports::{init_json, init_text};
 use super::run::Ended;
 use super::text::harmless;
@@ -22,6 +19,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::id::ClusterName;
 use crate::domain::manifest::Trigger;
 use crate::domain::observer::{Observer, Severity};
+use crate::domain::told::{Failed, failed};
 use crate::ops::adopt::{self, AdoptReport};
 use crate::ops::init::{self, Amended, InitOptions};
 use crate::ops::inspect;
@@ -101,10 +99,11 @@ async fn initialise(context: &Context, args: Init) -> Result<(), Ended> {
     let mut settings = context.load()?.settings;
     let encryption = &settings.encryption;
     let nobody = encryption.recipients.is_empty() && encryption.recipients_file.is_none();
-    let amended = settings.file.clone().filter(|_| nobody).map(|path| Amended {
-        path,
-        trusted_signers: encryption.trusted_signers.clone(),
-    });
+    let amended = settings
+        .file
+        .clone()
+        .filter(|_| nobody)
+        .map(|path| Amended { path, trusted_signers: encryption.trusted_signers.clone() });
     if !args.recipients.is_empty() {
         settings.encryption.recipients = args.recipients;
         settings.encryption.recipients_file = None;
@@ -328,7 +327,8 @@ async fn adopt(context: &Context, args: &Adopt) -> Result<(), Ended> {
     let host = wiring::host_name();
     let mut run = opened.begin("adopt", None, None);
     let report = adopt::run(repository, filter, args.id.as_deref(), &host).await.map_err(failed)?;
-    if let Some(AdoptReport { entry, doubts }) = report.as_ref().filter(|one| !one.doubts.is_empty())
+    if let Some(AdoptReport { entry, doubts }) =
+        report.as_ref().filter(|one| !one.doubts.is_empty())
     {
         run.concerns(&entry.manifest.cluster);
         run.of_database(&entry.manifest.database);

@@ -100,8 +100,12 @@ pub(super) fn alarm(raw: &RawAlarm, section: &Section<'_>) -> Result<AlarmSettin
             .ok_or_else(|| section.refused("alarm.intervals", "a whole number, 1 or more"))?,
     };
     let within = raw.verified_within.as_ref();
-    let verified_within =
-        section.duration("alarm.verified_within", within, VERIFIED_WITHIN, "30d, or 0s for never")?;
+    let verified_within = section.duration(
+        "alarm.verified_within",
+        within,
+        VERIFIED_WITHIN,
+        "30d, or 0s for never",
+    )?;
     Ok(AlarmSettings { intervals, verified_within })
 }
 
@@ -183,7 +187,11 @@ mod tests {
                 "`clusters.main.verify.timezone`: this host knows no time zone `Europe/Lodnon`",
                 "the nearest known one is Europe/London",
             ),
-            ("snapshot.ping = \"https://hc/x\"", "`clusters.main.snapshot.ping` must be beside a `schedule`", ""),
+            (
+                "snapshot.ping = \"https://hc/x\"",
+                "`clusters.main.snapshot.ping` must be beside a `schedule`",
+                "",
+            ),
             (
                 "snapshot = { schedule = \"0 * * * *\", jitter = \"1h\" }",
                 "`clusters.main.snapshot.jitter` must be shorter than the time from one run to the next",
@@ -194,9 +202,21 @@ mod tests {
                 "`clusters.main.snapshot.ping` must be a URL such as https://example.com/path",
                 "",
             ),
-            ("verify.check = \"stored\"", "`clusters.main.verify.check` must be \"counts\" or \"full\"", ""),
-            ("alarm.intervals = 0", "`clusters.main.alarm.intervals` must be a whole number, 1 or more", ""),
-            ("timezone = \"Mars\"", "`clusters.main.timezone`: this host knows no time zone `Mars`", ""),
+            (
+                "verify.check = \"stored\"",
+                "`clusters.main.verify.check` must be \"counts\" or \"full\"",
+                "",
+            ),
+            (
+                "alarm.intervals = 0",
+                "`clusters.main.alarm.intervals` must be a whole number, 1 or more",
+                "",
+            ),
+            (
+                "timezone = \"Mars\"",
+                "`clusters.main.timezone`: this host knows no time zone `Mars`",
+                "",
+            ),
         ] {
             let (told, advice) = refusal(&format!("[clusters.main]\n{cluster}\n"));
             assert_eq!(told, format!("pgkeep.toml:2: {line}"));
@@ -268,16 +288,37 @@ mod tests {
     #[test]
     fn a_webhook_that_cannot_be_meant_is_refused() {
         for (webhook, line) in [
-            ("template = \"json\"", "configuration: `notify.webhooks.ops.url` must be set, or `url_file` in its place"),
-            ("url = \"ops\"", "pgkeep.toml:2: `notify.webhooks.ops.url` must be a URL such as https://example.com/path"),
-            ("url = \"https://h\"\ntemplate = \"xml\"", "pgkeep.toml:3: `notify.webhooks.ops.template` must be \"json\" or \"slack\""),
-            ("url = \"https://h\"\non = []", "pgkeep.toml:3: `notify.webhooks.ops.on` must be at least one of failure, recovery, success and overdue"),
-            ("url = \"https://h\"\non = [\"disaster\"]", "pgkeep.toml:3: `notify.webhooks.ops.on` must be at least one of failure, recovery, success and overdue"),
-            ("url = \"https://h\"\nurl_file = \"u\"", "`notify.webhooks.ops.url` and `notify.webhooks.ops.url_file` are both set in pgkeep.toml"),
+            (
+                "template = \"json\"",
+                "configuration: `notify.webhooks.ops.url` must be set, or `url_file` in its place",
+            ),
+            (
+                "url = \"ops\"",
+                "pgkeep.toml:2: `notify.webhooks.ops.url` must be a URL such as https://example.com/path",
+            ),
+            (
+                "url = \"https://h\"\ntemplate = \"xml\"",
+                "pgkeep.toml:3: `notify.webhooks.ops.template` must be \"json\" or \"slack\"",
+            ),
+            (
+                "url = \"https://h\"\non = []",
+                "pgkeep.toml:3: `notify.webhooks.ops.on` must be at least one of failure, recovery, success and overdue",
+            ),
+            (
+                "url = \"https://h\"\non = [\"disaster\"]",
+                "pgkeep.toml:3: `notify.webhooks.ops.on` must be at least one of failure, recovery, success and overdue",
+            ),
+            (
+                "url = \"https://h\"\nurl_file = \"u\"",
+                "`notify.webhooks.ops.url` and `notify.webhooks.ops.url_file` are both set in pgkeep.toml",
+            ),
         ] {
             assert_eq!(refusal(&format!("[notify.webhooks.ops]\n{webhook}\n")).0, line);
         }
         let (line, _) = refusal("[notify.webhooks.Ops]\nurl = \"https://h\"\n");
-        assert!(line.starts_with("pgkeep.toml:1: `notify.webhooks.Ops` must be named with"), "{line}");
+        assert!(
+            line.starts_with("pgkeep.toml:1: `notify.webhooks.Ops` must be named with"),
+            "{line}"
+        );
     }
 }

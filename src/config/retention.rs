@@ -66,7 +66,8 @@ pub(super) fn retention(
     policy.time_zone = section.zone("retention.timezone", raw.timezone.as_ref(), zone)?;
     match named {
         Some(key) if policy.keeps_nothing() => {
-            Err(section.refused(key, "1 or more, or another keep_… beside it: nothing would be kept"))
+            Err(section
+                .refused(key, "1 or more, or another keep_… beside it: nothing would be kept"))
         }
         _ => Ok(policy),
     }
@@ -86,13 +87,11 @@ mod tests {
     #[test]
     fn what_is_named_is_meant_and_without_a_name_the_shipped_policy() {
         let time_zone = TimeZone::fixed(jiff::tz::offset(1));
-        let shipped = RetentionPolicy { time_zone: time_zone.clone(), ..RetentionPolicy::default() };
+        let shipped =
+            RetentionPolicy { time_zone: time_zone.clone(), ..RetentionPolicy::default() };
         assert_eq!(read(""), Ok(shipped), "in the cluster's zone");
         let only = read("keep_last = 3").expect("good");
-        assert_eq!(
-            only,
-            RetentionPolicy { keep_last: 3, time_zone, ..RetentionPolicy::nothing() }
-        );
+        assert_eq!(only, RetentionPolicy { keep_last: 3, time_zone, ..RetentionPolicy::nothing() });
         let migrations = read("pre_migration = \"2d\"").expect("good");
         assert_eq!((migrations.keep_daily, migrations.pre_migration.as_secs()), (14, 172_800));
         let zone = read("timezone = \"Asia/Kathmandu\"").expect("good").time_zone;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::jobs::{self, Job, Memory, Past};
 use super::looks::{self, Look, Reloaded};
 use super::runs::{Run, State, Work};
-use super::shared::{Asked, Refusal, Shared};
+use super::shared::{Asked, Refusal};
 use super::work::{Ended, Held, Place};
 use super::{Cause, Tasks, service, tasks};
 use crate::config::Settings;
@@ -121,7 +121,11 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(tasks: Tasks, settings: Arc<Settings>, repository: Option<Repository>) -> Self {
+    pub(super) fn new(
+        tasks: Tasks,
+        settings: Arc<Settings>,
+        repository: Option<Repository>,
+    ) -> Self {
         let concurrency = settings.daemon.concurrency;
         Self {
             tasks,
@@ -189,6 +193,10 @@ impl Engine {
         let retry_for = settings.daemon.retry_for;
         let (due, again) = jobs::decide(&jobs, past, &self.memories, retry_for, now);
         self.again = again;
+        service::status(&match again {
+            Some(again) => format!("{} jobs, the next one at {again:.0}", jobs.len()),
+            None => format!("{} jobs", jobs.len()),
+        });
         let (prunes, others): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|(job, _)| job.work == Work::Prune);
         for (job, occurrence) in others {
@@ -389,7 +397,8 @@ impl Engine {
         let now = self.started.elapsed();
         let began = began.saturating_duration_since(self.started);
         let busy = matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Busy);
-        let stopped = matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Interrupted);
+        let stopped =
+            matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Interrupted);
         if jobs.is_empty() {
             self.asked_running = self.asked_running.saturating_sub(1);
         }
@@ -415,32 +424,40 @@ impl Engine {
 
     fn asked(&mut self, asked: Asked) {
         let Asked { cluster, database, trigger, labels, answer } = asked;
-        let refused = |refusal| drop(answer_to(answer, Err(refusal)));
+        let begun = self.begin_asked(cluster, database, Cause::Api { trigger, labels });
+        // Whoever asked may have gone.
+        let _ = answer.send(begun);
+    }
+
+    fn begin_asked(
+        &mut self,
+        cluster: ClusterName,
+        database: String,
+        cause: Cause,
+    ) -> Result<RunId, Refusal> {
         if !self.settings.clusters.contains_key(&cluster) {
-            return refused(Refusal::Unknown(format!("cluster `{cluster}` is not configured")));
+            return Err(Refusal::Unknown(format!("cluster `{cluster}` is not configured")));
         }
         // A list that never came knows nothing of what is not there.
         if let Some(known) = self.databases.get(&cluster)
             && !known.contains(&database)
         {
             let told = format!("cluster `{cluster}` has no database `{database}`");
-            return refused(Refusal::Unknown(told));
+            return Err(Refusal::Unknown(told));
         }
-        let Some(place) = self.place() else {
-            return refused(Refusal::Busy("the repository is out of reach".to_owned()));
-        };
+        let out_of_reach = || Refusal::Busy("the repository is out of reach".to_owned());
+        let place = self.place().ok_or_else(out_of_reach)?;
         if self.asked_running >= ASKED_MAX {
-            return refused(Refusal::Busy(format!("{ASKED_MAX} snapshots wait already")));
+            return Err(Refusal::Busy(format!("{ASKED_MAX} snapshots wait already")));
         }
         self.asked_running += 1;
         let ambient = place.repository.ambient();
         let id = RunId::new(ambient.now(), ambient.random());
         let job = Job { work: Work::Snapshot, cluster, database: Some(database) };
-        self.tasks.shared.runs.add(queued(&id, &job, Some(trigger), ambient.now()));
-        let cause = Cause::Api { trigger, labels };
-        let permits = Arc::clone(&self.asked_permits);
-        self.running.spawn(tasks::asked(self.tasks.clone(), place, permits, id.clone(), job, cause));
-        drop(answer_to(answer, Ok(id)));
+        self.tasks.shared.runs.add(queued(&id, &job, cause.trigger(), ambient.now()));
+        let (tasks, permits) = (self.tasks.clone(), Arc::clone(&self.asked_permits));
+        self.running.spawn(tasks::asked(tasks, place, permits, id.clone(), job, cause));
+        Ok(id)
     }
 
     /// Nothing new; what runs ends by itself, or is cancelled by the second signal.
@@ -469,11 +486,6 @@ impl Engine {
             }
         }
     }
-}
-
-fn answer_to<T>(answer: tokio::sync::oneshot::Sender<T>, told: T) -> Result<(), T> {
-    // Whoever asked may have gone.
-    answer.send(told)
 }
 
 /// A run that waits for its turn.

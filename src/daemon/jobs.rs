@@ -56,7 +56,8 @@ pub fn timetable<'a>(
             database: database.cloned(),
         };
         for database in databases.get(name).into_iter().flatten() {
-            for (work, job) in [(Work::Snapshot, &cluster.snapshot), (Work::Verify, &cluster.verify)]
+            for (work, job) in
+                [(Work::Snapshot, &cluster.snapshot), (Work::Verify, &cluster.verify)]
             {
                 jobs.extend(job.as_ref().map(|job| (of(work, Some(database)), job)));
             }
@@ -138,9 +139,8 @@ pub fn decide(
     let mut look_at = |at: Timestamp| again = Some(again.map_or(at, |again| again.min(at)));
     for (job, settings) in jobs {
         let memory = memories.get(job).cloned().unwrap_or_default();
-        let backed_up = |database: &String| {
-            past.backed_up.contains(&(job.cluster.clone(), database.clone()))
-        };
+        let backed_up =
+            |database: &String| past.backed_up.contains(&(job.cluster.clone(), database.clone()));
         let pointless = job.work == Work::Verify && !job.database.as_ref().is_some_and(backed_up);
         if memory.busy || pointless {
             continue;

@@ -107,6 +107,13 @@ impl Cause {
             Self::Api { .. } => Origin::Api,
         }
     }
+
+    const fn trigger(&self) -> Option<Trigger> {
+        match self {
+            Self::Schedule => None,
+            Self::Api { trigger, .. } => Some(*trigger),
+        }
+    }
 }
 
 /// What every task of the daemon has at hand.

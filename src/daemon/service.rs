@@ -10,26 +10,26 @@ fn tell(states: &[NotifyState<'_>]) {
 }
 
 /// The daemon takes on work.
-pub fn ready(status: &str) {
+pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// One line for `systemctl status`.
-pub fn status(status: &str) {
+pub(super) fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
 
 /// It goes down.
-pub fn stopping(status: &str) {
+pub(super) fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
 /// The scheduler goes round.
-pub fn alive() {
+pub(super) fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
 /// How often the manager wants to hear that, if it does: half of its patience.
-pub fn watchdog() -> Option<Duration> {
+pub(super) fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|patience| patience / 2)
 }

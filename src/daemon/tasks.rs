@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::engine::{Finished, Message, queued};
@@ -52,7 +53,8 @@ pub(super) async fn scheduled(
         Err(Held::Failed(error)) => Err(error),
         Err(held) => return tasks.send(Message::Held(jobs, occurrence, held)).await,
     };
-    tasks.shared.runs.add(queued(&id, &first, Some(Trigger::Scheduled), ambient.now()));
+    let trigger = (first.work == Work::Snapshot).then_some(Trigger::Scheduled);
+    tasks.shared.runs.add(queued(&id, &first, trigger, ambient.now()));
     let clusters: Vec<ClusterName> = jobs.iter().map(|job| job.cluster.clone()).collect();
     let began = Instant::now();
     let mut begun = tasks.begun(&place, &id, &first, &Cause::Schedule);
@@ -61,8 +63,8 @@ pub(super) async fn scheduled(
         Err(error) => Ended::Failed(error, None),
         Ok(_claim) => {
             let (place, job) = (place.clone(), first.clone());
-            let work = work(place, id.clone(), job, Cause::Schedule, clusters, listener);
-            caught(work).await
+            let id = id.clone();
+            caught(move || work(place, id, job, Cause::Schedule, clusters, listener)).await
         }
     };
     tasks.over(&place, begun, &first, Some(occurrence), began, &ended).await;
@@ -103,9 +105,8 @@ async fn patiently(
 ) -> Ended {
     loop {
         let listener = Listener::new(tasks.shared.runs.clone(), id.clone());
-        let (place, job) = (place.clone(), job.clone());
-        let work = work(place, id.clone(), job, cause.clone(), Vec::new(), listener);
-        let ended = caught(work).await;
+        let (place, run, job, cause) = (place.clone(), id.clone(), job.clone(), cause.clone());
+        let ended = caught(move || work(place, run, job, cause, Vec::new(), listener)).await;
         let busy = matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Busy);
         if !busy || began.elapsed() > WAIT_FOR_ANOTHER {
             return ended;
@@ -141,9 +142,11 @@ async fn work(
     }
 }
 
-/// A run that panics has failed; the daemon goes on.
-async fn caught(work: impl Future<Output = Ended> + Send + 'static) -> Ended {
-    tokio::spawn(work).await.unwrap_or_else(|_| {
+/// On a thread of its own, of which there are as many as runs at once. One that panics has failed; the daemon goes on.
+async fn caught<F: Future<Output = Ended>>(work: impl FnOnce() -> F + Send + 'static) -> Ended {
+    let runtime = Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(work()));
+    done.await.unwrap_or_else(|_| {
         let error = Failed {
             kind: FailureKind::Unexpected,
             message: "the run panicked".to_owned(),

@@ -15,7 +15,7 @@ const EVERY: &str = "*/15 * * * * *";
 pub struct TriggerError(#[from] JobSchedulerError);
 
 /// Rings until it is dropped.
-pub struct Trigger(JobScheduler);
+pub(super) struct Trigger(JobScheduler);
 
 impl std::fmt::Debug for Trigger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Trigger {
 
 impl Trigger {
     /// Rings `bell`; one that still rings is not rung again.
-    pub async fn start(bell: mpsc::Sender<()>) -> Result<Self, TriggerError> {
+    pub(super) async fn start(bell: mpsc::Sender<()>) -> Result<Self, TriggerError> {
         let scheduler = JobScheduler::new().await?;
         let ring = move |_, _| {
             let bell = bell.clone();
@@ -41,7 +41,7 @@ impl Trigger {
     }
 
     /// No more.
-    pub async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         let _ = self.0.shutdown().await;
     }
 }

@@ -147,7 +147,18 @@ mod tests {
         assert_eq!(later.run(), &event.id);
         let plain = serde_json::to_value(Event { run: None, ..later }).expect("JSON");
         let keys: Vec<&String> = plain.as_object().expect("an object").keys().collect();
-        let always = ["at", "duration_ms", "event", "exit_code", "format", "host", "id", "origin", "pgkeep", "user"];
+        let always = [
+            "at",
+            "duration_ms",
+            "event",
+            "exit_code",
+            "format",
+            "host",
+            "id",
+            "origin",
+            "pgkeep",
+            "user",
+        ];
         assert_eq!(keys, always);
     }
 }

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use jiff::tz::TimeZone;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::id::{BackupId, ClusterName};
 use super::manifest::Trigger;
@@ -20,13 +20,8 @@ const DATABASES: usize = 5;
 /// What each database has when the year begins; the policy keeps about as many.
 const BACKUPS: u32 = 60;
 const RETRY_FOR: Duration = Duration::from_hours(6);
-const ZONES: [&str; 5] = [
-    "UTC",
-    "Europe/London",
-    "America/New_York",
-    "Asia/Kathmandu",
-    "Australia/Lord_Howe",
-];
+const ZONES: [&str; 5] =
+    ["UTC", "Europe/London", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe"];
 /// The hours in which clocks are changed are among them.
 const SNAPSHOTS: [&str; 4] = ["0 2 * * *", "30 1 * * *", "15 2 * * 1-6", "30 2,14 * * *"];
 

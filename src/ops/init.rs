@@ -234,11 +234,7 @@ pub async fn run(
 }
 
 /// Without recipients no snapshot is taken, so they go in last: a crash before leaves what `init` mends.
-fn amend(
-    amended: &Amended,
-    recipients: &[String],
-    signer: &PublicKey,
-) -> Result<(), ConfigError> {
+fn amend(amended: &Amended, recipients: &[String], signer: &PublicKey) -> Result<(), ConfigError> {
     let mut trusted = amended.trusted_signers.clone();
     if !trusted.contains(&signer.to_string()) {
         trusted.push(signer.to_string());

@@ -277,8 +277,7 @@ mod tests {
         let chunk_key = ChunkKey::from_bytes([1; 32]);
         let writer = Some(WriterKey { epoch: EpochId::new(1), chunk_key, signing });
         let sealer = Some(Sealer::insecure_plaintext(1));
-        let keys =
-            Keys { writer, sealer, trusted, insecure_plaintext: true, ..Keys::default() };
+        let keys = Keys { writer, sealer, trusted, insecure_plaintext: true, ..Keys::default() };
         let memory = Arc::new(MemoryStore::new());
         let ambient = Arc::new(World::default());
         let (params, workers) = (ChunkParams::default(), Workers::Inline);
@@ -290,8 +289,7 @@ mod tests {
             if event { fault } else { Fault::None }
         });
         let own = Keys { writer: keys.writer.clone().filter(|_| writes), ..keys };
-        let opened =
-            Repository::open(Arc::new(faulty), own, Workers::Inline, ambient).await;
+        let opened = Repository::open(Arc::new(faulty), own, Workers::Inline, ambient).await;
         (opened.expect("it opens"), sound)
     }
 

@@ -176,9 +176,7 @@ mod tests {
         let put = |event: Event, id: BackupId, signer: SigningKey| {
             let (store, document) = (repository.store.clone(), repository.document.id.clone());
             let (key, bytes) = (layout::event(&cluster, &id), documents::render(&event));
-            async move {
-                documents::put_signed(&*store, &document, &signer, &key, bytes.into()).await
-            }
+            async move { documents::put_signed(&*store, &document, &signer, &key, bytes.into()).await }
         };
         let own = || SigningKey::generate(&[2; SigningKey::BYTES]);
         let (forged, later, moved) = (event(2, None), event(3, None), event(4, None));

@@ -197,7 +197,10 @@ mod tests {
             (&[("00", Full, Passed), ("01", Counts, Passed)], 1),
         ] {
             let (repository, cluster, backup) = with(records).await;
-            let standing = repository.standing_verifications(&cluster, &mut Remembered::default()).await.expect("read");
+            let standing = repository
+                .standing_verifications(&cluster, &mut Remembered::default())
+                .await
+                .expect("read");
             assert_eq!(standing[&backup].duration_ms, shown, "{records:?}");
         }
     }
@@ -206,7 +209,10 @@ mod tests {
     async fn a_clock_that_stands_behind_puts_no_record_before_an_earlier_one() {
         let records = [("30", Depth::Full, Outcome::Passed), ("10", Depth::Full, Outcome::Failed)];
         let (repository, cluster, backup) = with(&records).await;
-        let standing = repository.standing_verifications(&cluster, &mut Remembered::default()).await.expect("read");
+        let standing = repository
+            .standing_verifications(&cluster, &mut Remembered::default())
+            .await
+            .expect("read");
         assert_eq!(standing[&backup].result, Outcome::Failed);
         let all = repository.verifications(&cluster, &backup).await.expect("read");
         let order: Vec<u64> = all.iter().map(|record| record.duration_ms).collect();

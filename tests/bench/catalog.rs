@@ -107,7 +107,7 @@ async fn one(repository: &Repository, chunk_key: &ChunkKey, number: usize) {
         rows: Vec::new(),
         inventory: b"{}".to_vec(),
         pinned: false,
-            run: None,
+        run: None,
     };
     backup.commit(description).await.expect("a snapshot");
 }

@@ -64,7 +64,12 @@ fn one_that_failed_says_one_line_and_a_hint_and_its_exit_code() {
         ("PGKEEP__CLUSTERS__MAIN__SNAPSHOT__SCHEDULE", "61 2 * * *", 2, "`61` is no minute"),
         ("PGKEEP_DATABASE_URL", &*gone, 4, "127.0.0.1"),
         ("PGKEEP_REPOSITORY", &*damaged, 5, "no-repository"),
-        ("PGKEEP_RECIPIENTS", "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", 7, "epoch"),
+        (
+            "PGKEEP_RECIPIENTS",
+            "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+            7,
+            "epoch",
+        ),
     ];
     for (name, value, code, word) in cases {
         let output = keeper.shell(&line(snapshot)).env(name, value).run().expect_code(code);

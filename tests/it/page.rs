@@ -55,7 +55,8 @@ impl Host {
         let names: Vec<String> = DATABASES.iter().map(|(name, _)| format!("{name:?}")).collect();
         let names = names.join(", ");
         let url = self.server.url("postgres");
-        let text = format!("{head}\n[clusters.main]\nurl = \"{url}\"\ndatabases = [{names}]\n{CLUSTER}");
+        let text =
+            format!("{head}\n[clusters.main]\nurl = \"{url}\"\ndatabases = [{names}]\n{CLUSTER}");
         std::fs::write(&path, text).expect("a configuration");
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, private).expect("a mode");
@@ -65,7 +66,8 @@ impl Host {
     #[track_caller]
     fn days_ago(&self, days: u32, words: &str) {
         let program = env!("CARGO_BIN_EXE_pgkeep");
-        let shifted = format!("exec faketime --exclude-monotonic -f '-{days}d' '{program}' {words}");
+        let shifted =
+            format!("exec faketime --exclude-monotonic -f '-{days}d' '{program}' {words}");
         self.keeper.shell(&shifted).run().expect_code(0);
     }
 
@@ -201,7 +203,11 @@ fn a_browser_shows_what_the_command_line_says() {
     let host = Host::new();
     for days in [26, 23, 20, 17, 14, 12, 10, 8, 6, 5, 4, 3, 2, 1] {
         host.grow("kennel_prod");
-        let of = if days % 4 == 0 { "--database kennel_prod" } else { "kennel_prod kennel_staging billing" };
+        let of = if days % 4 == 0 {
+            "--database kennel_prod"
+        } else {
+            "kennel_prod kennel_staging billing"
+        };
         host.days_ago(days, &format!("snapshot --trigger scheduled {of} --quiet"));
         if days % 5 == 0 {
             host.days_ago(days, "verify --database kennel_prod --check counts --quiet");
@@ -232,7 +238,11 @@ fn a_browser_shows_what_the_command_line_says() {
     let directory = tempfile::tempdir().expect("a directory");
     let picture = std::env::var_os("PGKEEP_PICTURE").map(PathBuf::from);
     let picture = picture.map(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path));
-    browser.picture(&url, &picture.unwrap_or_else(|| directory.path().join("page.png")), (1280, 720));
+    browser.picture(
+        &url,
+        &picture.unwrap_or_else(|| directory.path().join("page.png")),
+        (1280, 720),
+    );
     assert_eq!(width_within(&browser, &dom, directory.path(), 400), 400, "no row is cut off");
     assert_eq!(width_within(&browser, &dom, directory.path(), 1280), 1280);
 

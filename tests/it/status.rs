@@ -65,19 +65,27 @@ fn every_run_is_in_the_log_under_the_id_that_its_manifest_bears() {
     let events = log(&keeper, &[]);
     let told = |key: &str| events.iter().map(|one| one[key].clone()).collect::<Vec<Value>>();
     // The snapshot of three days ago is the oldest, whenever it was put.
-    let verbs = ["restore", "snapshot", "prune", "prune", "unpin", "pin", "verify", "snapshot", "snapshot"];
+    let verbs =
+        ["restore", "snapshot", "prune", "prune", "unpin", "pin", "verify", "snapshot", "snapshot"];
     assert_eq!(told("event"), verbs);
     let codes: Vec<u64> = told("exit_code").iter().filter_map(Value::as_u64).collect();
     assert_eq!(codes, [0, 4, 0, 0, 0, 0, 0, 0, 0]);
     for (event, id) in [(&events[7], &kept), (&events[8], &old)] {
-        assert_eq!((&event["backup"], &event["database"]), (&Value::from(id.as_str()), &Value::from(&*database.name)));
+        assert_eq!(
+            (&event["backup"], &event["database"]),
+            (&Value::from(id.as_str()), &Value::from(&*database.name))
+        );
         if *id == kept {
             assert_eq!(event["run"], run_of(&keeper, id));
             assert_eq!(event["run"], event["id"]);
         }
     }
     assert_eq!(events[0]["message"], format!("restored as {copy}"));
-    assert!(events[1]["message"].as_str().is_some_and(|why| why.contains("nosuch")), "{}", events[1]);
+    assert!(
+        events[1]["message"].as_str().is_some_and(|why| why.contains("nosuch")),
+        "{}",
+        events[1]
+    );
     // What a prune is about to remove bears the run's id; how it ended names that run.
     let (removing, ended) = (&events[3], &events[2]);
     assert_eq!(removing["backups"][0]["id"], old);
@@ -114,7 +122,9 @@ fn events_that_were_tampered_with_are_told_and_the_others_shown() {
     }
     let events = keeper.objects_under("clusters/main/events/");
     let (key, path) = &events[0];
-    let text = std::fs::read_to_string(path).expect("an event").replace("\"exit_code\": 0", "\"exit_code\": 9");
+    let text = std::fs::read_to_string(path)
+        .expect("an event")
+        .replace("\"exit_code\": 0", "\"exit_code\": 9");
     std::fs::write(path, text).expect("written");
     let told = keeper.pgkeep(["log", "--json"]).run().expect_code(7);
     assert_eq!(told.json().as_array().map(Vec::len), Some(2));
@@ -215,7 +225,11 @@ fn an_open_list_of_databases_is_the_servers_and_without_a_server_the_catalogs() 
     assert_eq!(shop(&keeper, "fresh")["backups"], 0);
     drop(cluster);
     let told = keeper.pgkeep(["status", "--json"]).run().expect_code(0);
-    assert!(told.stderr.contains("the databases of cluster main cannot be listed"), "{}", told.stderr);
+    assert!(
+        told.stderr.contains("the databases of cluster main cannot be listed"),
+        "{}",
+        told.stderr
+    );
     let status = told.json();
     let databases = status["clusters"][0]["databases"].as_array().expect("an array");
     let names: Vec<&str> = databases.iter().filter_map(|one| one["name"].as_str()).collect();

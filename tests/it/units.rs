@@ -52,7 +52,8 @@ fn systemd_finds_no_fault_in_the_units() {
     assert_eq!(complaints(&verify, &units), "");
     // And it would see one.
     let unit = directory.path().join("pgkeep.service");
-    let wrong = fs::read_to_string(&unit).expect("there").replace("ProtectSystem=", "ProtectSytem=");
+    let wrong =
+        fs::read_to_string(&unit).expect("there").replace("ProtectSystem=", "ProtectSytem=");
     fs::write(&unit, wrong).expect("written");
     let said = complaints(&verify, &[unit]);
     assert!(said.contains("ProtectSytem"), "{said}");
@@ -85,7 +86,8 @@ fn both_services_run_in_the_same_sandbox() {
         let all = settings(unit);
         let from = all.iter().position(|line| line == "User=pgkeep").expect("a user");
         let to = all.iter().position(|line| line == "[Install]").unwrap_or(all.len());
-        let lines = all[from..to].iter().filter(|line| !own.iter().any(|own| line.starts_with(own)));
+        let lines =
+            all[from..to].iter().filter(|line| !own.iter().any(|own| line.starts_with(own)));
         lines.cloned().collect::<Vec<_>>()
     };
     assert_eq!(sandbox(SERVICES[0]), sandbox(SERVICES[1]));
@@ -223,7 +225,8 @@ fn the_apps_entrypoint_migrates_only_after_a_snapshot() {
     let program = |name: &str, body: &str| {
         let path = place.path().join(name);
         fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("written");
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("a mode");
     };
     program("npx", "echo migrated");
     let run = |hook: &str| {

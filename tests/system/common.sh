@@ -73,9 +73,10 @@ ok() { say "ok  $*"; }
 base_tree() {
     local tree=$programs/$1 packages
     packages=$(IFS=,; echo "${*:2}")
+    local what="$suite $packages"
     exec 9>"$tree.lock"
     flock 9
-    if [ "$(cat "$tree.complete" 2>/dev/null)" != "$packages" ]; then
+    if [ "$(cat "$tree.complete" 2>/dev/null)" != "$what" ]; then
         say "building a $suite system in $tree"
         rm -rf --one-file-system "$tree" "$tree.complete"
         # The installed system's own rules apply: scripts run, users and the server's cluster are made.
@@ -83,7 +84,7 @@ base_tree() {
             --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
             --aptopt='Acquire::Check-Valid-Until "false"' \
             ${packages:+--include="$packages"} "$suite" "$tree" >&2
-        echo "$packages" >"$tree.complete"
+        echo "$what" >"$tree.complete"
     fi
     exec 9>&-
     echo "$tree"
@@ -125,9 +126,8 @@ find_init() {
 
 descendants() {
     local child
-    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
-        echo "$child"
-        descendants "$child"
+    cat "/proc/$1/task/"*/children 2>/dev/null | tr ' ' '\n' | while read -r child; do
+        [ -z "$child" ] || { echo "$child"; descendants "$child"; }
     done
 }
 

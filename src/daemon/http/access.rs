@@ -21,9 +21,8 @@ pub(super) async fn own_names_only(
     request: Request,
     next: Next,
 ) -> Response {
-    let own = |host: &HeaderValue| {
-        host.to_str().is_ok_and(|host| is_own_name(host, context.listen.ip()))
-    };
+    let own =
+        |host: &HeaderValue| host.to_str().is_ok_and(|host| is_own_name(host, context.listen.ip()));
     if !context.allow_remote && !request.headers().get_all(header::HOST).iter().all(own) {
         let problem = Problem::new(
             StatusCode::MISDIRECTED_REQUEST,

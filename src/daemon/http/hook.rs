@@ -89,7 +89,9 @@ pub(super) async fn snapshot(
     })?;
     let id = asked.map_err(|refusal| match refusal {
         Refusal::Unknown(why) => unknown(why),
-        Refusal::Busy(why) => Problem::later(why, "ask again in a moment; /v1/runs tells what is at work"),
+        Refusal::Busy(why) => {
+            Problem::later(why, "ask again in a moment; /v1/runs tells what is at work")
+        }
     })?;
     let wait = asking.wait.map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX));
     if lines {
@@ -133,16 +135,17 @@ async fn read_body(mut request: Request, limit: Duration) -> Result<Wanted, Prob
     if body.trim_ascii().is_empty() {
         return Ok(Wanted::default());
     }
-    let hint = r#"send {"trigger": "pre-migration", "labels": {"name": "text"}}, either, or nothing"#;
-    let wanted: Wanted = serde_json::from_slice(&body)
-        .map_err(|error| Problem::bad(format!("the body is not what it should be: {error}"), hint))?;
+    let hint =
+        r#"send {"trigger": "pre-migration", "labels": {"name": "text"}}, either, or nothing"#;
+    let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| {
+        Problem::bad(format!("the body is not what it should be: {error}"), hint)
+    })?;
     if wanted.trigger == Some(Trigger::Imported) {
         let message = "`imported` is what `pgkeep import` calls its snapshots";
         return Err(Problem::bad(message, "the hook takes pre-migration, manual and scheduled"));
     }
-    let sound = |text: &str| {
-        text.chars().count() <= LABEL_CHARS_MAX && !text.chars().any(char::is_control)
-    };
+    let sound =
+        |text: &str| text.chars().count() <= LABEL_CHARS_MAX && !text.chars().any(char::is_control);
     let all_sound = wanted.labels.iter().all(|(k, v)| !k.is_empty() && sound(k) && sound(v));
     if wanted.labels.len() > LABELS_MAX || !all_sound {
         let hint = format!(

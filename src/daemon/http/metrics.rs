@@ -195,10 +195,13 @@ impl Source {
         }
         let all = self.runs.all();
         let help = "Runs that wait for their turn or are at work";
-        let states = Work::ALL.iter().flat_map(|&work| [State::Queued, State::Running].map(|state| (work, state)));
+        let states = Work::ALL
+            .iter()
+            .flat_map(|&work| [State::Queued, State::Running].map(|state| (work, state)));
         let samples = states.map(|(work, state)| {
             let active = all.iter().filter(|run| run.work == work && run.state == state).count();
-            let labels = vec![("verb", work.as_str().to_owned()), ("state", state.as_str().to_owned())];
+            let labels =
+                vec![("verb", work.as_str().to_owned()), ("state", state.as_str().to_owned())];
             (labels, number(active as u64))
         });
         gauge(encoder, "runs_active", help, None, samples)
@@ -221,7 +224,8 @@ fn next_runs(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
     let mut samples = Vec::new();
     for cluster in &status.clusters {
         for database in &cluster.databases {
-            let runs = [(Work::Snapshot, database.next_snapshot), (Work::Verify, database.next_verify)];
+            let runs =
+                [(Work::Snapshot, database.next_snapshot), (Work::Verify, database.next_verify)];
             for (work, at) in runs {
                 let labels = database_labels(cluster, database).into_iter();
                 let labels = labels.chain([("verb", work.as_str().to_owned())]).collect();

@@ -39,7 +39,12 @@ pub struct Attempts {
 impl Attempts {
     /// With one more that began and ended then.
     #[must_use]
-    pub fn and(past: Option<Self>, occurrence: Timestamp, began: Duration, ended: Duration) -> Self {
+    pub fn and(
+        past: Option<Self>,
+        occurrence: Timestamp,
+        began: Duration,
+        ended: Duration,
+    ) -> Self {
         match past.filter(|past| past.occurrence == occurrence) {
             Some(past) => Self { count: past.count + 1, last: ended, ..past },
             None => Self { occurrence, count: 1, first: began, last: ended },

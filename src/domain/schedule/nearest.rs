@@ -5,8 +5,18 @@
 const NICKNAMES: &[&str] = &["@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually"];
 
 const MONTHS: &[&str] = &[
-    "JANUARY", "FEBRUARY", "MARCH", "APRIL", "MAY", "JUNE", "JULY", "AUGUST", "SEPTEMBER", "OCTOBER",
-    "NOVEMBER", "DECEMBER",
+    "JANUARY",
+    "FEBRUARY",
+    "MARCH",
+    "APRIL",
+    "MAY",
+    "JUNE",
+    "JULY",
+    "AUGUST",
+    "SEPTEMBER",
+    "OCTOBER",
+    "NOVEMBER",
+    "DECEMBER",
 ];
 const DAYS: &[&str] =
     &["SUNDAY", "MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY"];
@@ -134,7 +144,8 @@ impl Field {
         }
         if self.name == "day of week" {
             if let Some((day, nth)) = text.split_once('#') {
-                let nth = if nth == "L" { nth.to_owned() } else { number(nth)?.clamp(1, 5).to_string() };
+                let nth =
+                    if nth == "L" { nth.to_owned() } else { number(nth)?.clamp(1, 5).to_string() };
                 return Some(format!("{}#{nth}", self.plain(day)?));
             }
             if let Some(day) = text.strip_suffix('L').filter(|day| self.place(day).is_some()) {

@@ -140,13 +140,16 @@ fn around_every_change_of_clocks_both_directions_follow_the_rule() {
         let changes = zone.following(at(since)).take(*count).map(|change| change.timestamp());
         let changes: Vec<Timestamp> = changes.collect();
         assert_eq!(changes.len(), *count, "{name}");
-        for (change, text) in changes.iter().flat_map(|at| EXPRESSIONS.iter().map(move |t| (at, t))) {
+        for (change, text) in changes.iter().flat_map(|at| EXPRESSIONS.iter().map(move |t| (at, t)))
+        {
             let schedule = schedule(text, name);
-            let hours = |hours| change.checked_add(SignedDuration::from_hours(hours)).expect("time");
+            let hours =
+                |hours| change.checked_add(SignedDuration::from_hours(hours)).expect("time");
             let times = by_the_rule(&schedule, hours(-60), hours(60));
             let mut now = hours(-6);
             while now < hours(6) {
-                let next = times.range((std::ops::Bound::Excluded(now), std::ops::Bound::Unbounded));
+                let next =
+                    times.range((std::ops::Bound::Excluded(now), std::ops::Bound::Unbounded));
                 if let Some(next) = next.into_iter().next() {
                     assert_eq!(schedule.next(now), Some(*next), "`{text}` in {name} after {now}");
                 }

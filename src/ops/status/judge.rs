@@ -128,11 +128,11 @@ impl Cluster<'_> {
         let zone = zone.or(self.terms.map(|terms| &terms.retention.time_zone));
         let interval = snapshot.map(|schedule| schedule.longest_gap(self.at));
         let mut removals = self.removals(histories);
-        let database = |(name, entries): (&&str, &Vec<&Entry>)| {
+        let mut databases = Vec::with_capacity(histories.len());
+        for (name, entries) in histories {
             let removes_next = removals.remove(name).unwrap_or_default();
-            self.database(name, entries, interval, removes_next)
-        };
-        let databases = histories.iter().map(database).collect();
+            databases.push(self.database(name, entries, interval, removes_next));
+        }
         ClusterStatus {
             name: self.name.clone(),
             timezone: zone.and_then(TimeZone::iana_name).unwrap_or("UTC").to_owned(),
@@ -325,7 +325,8 @@ impl<'a> History<'a> {
         let oldest = self.ordinary().next_back();
         if let Some(oldest) = oldest.filter(|_| !alarm.verified_within.is_zero()) {
             let limit = span(alarm.verified_within);
-            let since = verified.map_or(oldest.manifest.started_at, VerificationRecord::finished_at);
+            let since =
+                verified.map_or(oldest.manifest.started_at, VerificationRecord::finished_at);
             let age = age(since);
             overdue.extend((age > alarm.verified_within).then(|| match verified {
                 Some(_) => format!("no verified restore for {}; {limit} is the limit", span(age)),

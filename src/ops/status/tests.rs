@@ -185,7 +185,10 @@ fn the_last_good_backup_is_the_newest_that_nobody_has_to_look_at() {
     }
     let shop = Scene::nightly().shop(vec![imported]);
     let (_, why) = shop.newest_in_doubt.expect("it is told");
-    assert_eq!((why.as_str(), shop.overdue), ("imported: its rows may be of any age", vec!["no good backup".to_owned()]));
+    assert_eq!(
+        (why.as_str(), shop.overdue),
+        ("imported: its rows may be of any age", vec!["no good backup".to_owned()])
+    );
     assert_eq!(good_id(&Scene::nightly().shop(vec![good(), newer()])), "20261121");
 }
 
@@ -204,12 +207,15 @@ fn a_backup_is_overdue_after_so_many_of_its_longest_intervals_and_not_before() {
         ["no good backup for 2d 3h; 2 × 1d is the limit"]
     );
     // Working hours: nights and weekends are intervals too, however often it runs in between.
-    let working = Scene { snapshot: Some(schedule("*/5 9-17 * * 1-5", "Europe/Berlin")), ..Scene::nightly() };
+    let working =
+        Scene { snapshot: Some(schedule("*/5 9-17 * * 1-5", "Europe/Berlin")), ..Scene::nightly() };
     let friday = "2026-11-20T16:55:00Z";
     assert!(overdue(&working, friday, "2026-11-23T07:59:00Z").is_empty());
     assert!(!overdue(&working, friday, "2026-11-26T08:00:00Z").is_empty());
     let yearly = Scene { snapshot: Some(schedule("0 0 1 1 *", "UTC")), ..Scene::nightly() };
-    assert!(overdue(&yearly, "2026-01-01T00:00:00Z", NOW).iter().all(|why| why.contains("verified")));
+    assert!(
+        overdue(&yearly, "2026-01-01T00:00:00Z", NOW).iter().all(|why| why.contains("verified"))
+    );
     // Nothing is scheduled, or nobody asks.
     let none = Scene { snapshot: None, ..Scene::nightly() };
     assert!(overdue(&none, "2026-11-01T02:00:00Z", NOW).is_empty());
@@ -247,10 +253,14 @@ fn a_verification_counts_from_its_end_and_a_database_never_verified_from_its_fir
     assert!(shop.overdue.is_empty(), "{:?}", shop.overdue);
     let shop = scene.shop(vec![old("2026-10-01T03:00:00Z"), fresh()]);
     assert_eq!(shop.overdue, ["no verified restore for 51d 8h; 30d is the limit"]);
-    let failed = verified(backup("2026-10-01T02:00:00Z", 1), "2026-11-20T03:00:00Z", Outcome::Failed);
+    let failed =
+        verified(backup("2026-10-01T02:00:00Z", 1), "2026-11-20T03:00:00Z", Outcome::Failed);
     let shop = scene.shop(vec![failed, fresh()]);
     assert!(shop.last_verified.is_none());
-    assert_eq!(shop.overdue, ["never verified since its first backup 51d 10h ago; 30d is the limit"]);
+    assert_eq!(
+        shop.overdue,
+        ["never verified since its first backup 51d 10h ago; 30d is the limit"]
+    );
     let foreign = of(old("2026-11-20T03:00:00Z"), |entry| entry.foreign = true);
     assert!(scene.shop(vec![foreign, fresh()]).last_verified.is_none());
 }
@@ -259,7 +269,8 @@ fn a_verification_counts_from_its_end_and_a_database_never_verified_from_its_fir
 fn the_usual_size_is_the_median_of_the_seven_good_ones_before() {
     let scene = Scene::nightly();
     let day = |day: u32, bytes| backup(&format!("2026-11-{day:02}T02:00:00Z"), bytes);
-    let mut entries: Vec<Entry> = (1..=9).map(|number| day(number, u64::from(number) * 10)).collect();
+    let mut entries: Vec<Entry> =
+        (1..=9).map(|number| day(number, u64::from(number) * 10)).collect();
     entries.push(suspect(day(10, 1)));
     entries.push(day(11, 5000));
     // Of 3 to 9: neither itself, nor the suspect one, nor those before the seven.
@@ -273,7 +284,8 @@ fn next_runs_follow_the_schedule_in_its_zone_and_each_jobs_own_jitter() {
     let cluster = Scene::nightly().cluster(vec![backup("2026-11-21T02:00:00Z", 1)]);
     assert_eq!(cluster.next_prune, Some(at("2026-11-22T02:00:00Z")));
     assert_eq!(cluster.schedules.snapshot.as_deref(), Some("0 2 * * *"));
-    let kathmandu = Scene { snapshot: Some(schedule("0 2 * * *", "Asia/Kathmandu")), ..Scene::nightly() };
+    let kathmandu =
+        Scene { snapshot: Some(schedule("0 2 * * *", "Asia/Kathmandu")), ..Scene::nightly() };
     let cluster = kathmandu.cluster(Vec::new());
     assert_eq!(cluster.timezone, "Asia/Kathmandu");
     assert_eq!(cluster.databases[0].next_snapshot, Some(at("2026-11-21T20:15:00Z")));
@@ -325,7 +337,8 @@ fn a_clock_that_jumps_either_way_neither_panics_nor_silences_the_alarm() {
     assert!(good_id(&shop) == "20271121" && shop.overdue.is_empty());
     // A day back and a day forth; and clocks that nobody can have meant.
     let entries = || {
-        let proved = verified(backup("2026-11-20T02:00:00Z", 1), "2026-11-20T03:00:00Z", Outcome::Passed);
+        let proved =
+            verified(backup("2026-11-20T02:00:00Z", 1), "2026-11-20T03:00:00Z", Outcome::Passed);
         vec![proved, backup("2026-11-21T02:00:00Z", 1)]
     };
     for now in ["2026-11-20T12:00:00Z", "2026-11-22T12:00:00Z"] {
@@ -370,7 +383,9 @@ fn what_cannot_be_read_is_told_and_fails_a_strict_look() {
     assert!(status.keys.is_kept_only_here());
     let late = Scene { now: at("2026-12-24T12:00:00Z"), ..Scene::nightly() };
     let failures = late.status(vec![backup("2026-11-21T02:00:00Z", 1)]).failures();
-    assert!(failures.len() == 2 && failures[0].starts_with("main/shop: no good backup for 33d 10h"));
+    assert!(
+        failures.len() == 2 && failures[0].starts_with("main/shop: no good backup for 33d 10h")
+    );
 }
 
 /// 100 clusters × 5 databases × 60 backups.

@@ -231,7 +231,7 @@ fn description() -> Description {
         rows: Vec::new(),
         inventory: b"{}".to_vec(),
         pinned: false,
-            run: None,
+        run: None,
     }
 }
 

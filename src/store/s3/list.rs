@@ -48,10 +48,7 @@ pub(super) fn list<'a>(
 }
 
 /// What keys go on with up to the next `/`.
-pub(super) async fn directories(
-    store: &S3Store,
-    prefix: &str,
-) -> Result<Vec<String>, StoreError> {
+pub(super) async fn directories(store: &S3Store, prefix: &str) -> Result<Vec<String>, StoreError> {
     let mut place = Place { grouped: true, ..Place::default() };
     let mut more = can_begin_a_key(prefix);
     while more {

@@ -315,7 +315,7 @@ impl Reader {
 }
 
 fn reader(mut pipe: impl Read + Send + 'static) -> Reader {
-    let said = Arc::default();
+    let said = Arc::<Mutex<Vec<u8>>>::default();
     let heard = Arc::clone(&said);
     let thread = std::thread::spawn(move || {
         let mut bytes = [0; 8192];

@@ -150,7 +150,8 @@ fn meter(age_ms: u64, database: &DatabaseStatus, around: &Around) -> Markup {
     } else {
         Mood::Good
     };
-    let title = format!("{} of the {} between two backups", words::span(age_ms), words::span(interval_ms));
+    let title =
+        format!("{} of the {} between two backups", words::span(age_ms), words::span(interval_ms));
     html! {
         svg.meter viewBox={ "0 0 " (METER) " 4" } width=(METER) height="4" role="img" aria-label=(title) {
             title { (title) }

@@ -172,7 +172,9 @@ fn verdict(view: &View<'_>, worst: Option<Mood>) -> (Mood, String) {
     let mood = worst.unwrap_or(Mood::Good);
     let databases = |n: usize| if n == 1 { "database" } else { "databases" };
     let text = match (count(Mood::Bad), count(Mood::Doubt)) {
-        (0, 0) if mood != Mood::Good => "something is wrong with the repository or this host".to_owned(),
+        (0, 0) if mood != Mood::Good => {
+            "something is wrong with the repository or this host".to_owned()
+        }
         (0, 0) if all.is_empty() => "nothing is backed up yet".to_owned(),
         (0, 0) => {
             let proved = all.iter().all(|one| one.last_verified.is_some());
@@ -193,18 +195,30 @@ fn troubles(view: &View<'_>) -> Vec<Trouble> {
     let mut all = Vec::new();
     let mut say = |mood, text: String, anchor| all.push(Trouble { mood, text, anchor });
     if view.hangs {
-        say(Mood::Bad, "the scheduler hangs: nothing is done and nothing here is new".to_owned(), None);
+        say(
+            Mood::Bad,
+            "the scheduler hangs: nothing is done and nothing here is new".to_owned(),
+            None,
+        );
     }
     if let Some(error) = &view.health.repository_error {
         say(Mood::Bad, format!("the last look at the repository failed: {error}"), None);
     }
     if view.health.draining {
-        say(Mood::Doubt, "the daemon is going down; runs under way come to their end".to_owned(), None);
+        say(
+            Mood::Doubt,
+            "the daemon is going down; runs under way come to their end".to_owned(),
+            None,
+        );
     }
     if let Some(status) = view.status {
         if status.keys.is_kept_only_here() {
             let anchor = Some("keys".to_owned());
-            say(Mood::Doubt, "identity kept only here: with this host all backups would be lost".to_owned(), anchor);
+            say(
+                Mood::Doubt,
+                "identity kept only here: with this host all backups would be lost".to_owned(),
+                anchor,
+            );
         }
         for fault in &status.faults {
             say(Mood::Bad, fault.clone(), None);

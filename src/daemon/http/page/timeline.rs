@@ -55,7 +55,8 @@ fn days(marks: &[Mark], zone: &TimeZone, today: Date) -> [Day; DAYS] {
         let date = mark.at.to_zoned(zone.clone()).date();
         let back = date.duration_until(today).as_hours() / 24;
         // What comes from a clock ahead of ours is today's; what is older than the picture is left out.
-        let Some(at) = usize::try_from(back.max(0)).ok().and_then(|back| (DAYS - 1).checked_sub(back))
+        let Some(at) =
+            usize::try_from(back.max(0)).ok().and_then(|back| (DAYS - 1).checked_sub(back))
         else {
             continue;
         };
@@ -157,10 +158,7 @@ mod tests {
         assert_eq!(days[29], Day { backups: 1, doubtful: 1, failed: 1, ..Day::default() });
         assert_eq!(days[0], Day { verified: 1, ..Day::default() });
         assert_eq!(days.iter().filter(|day| !day.is_empty()).count(), 3);
-        assert_eq!(
-            days[29].words(),
-            "1 good backup, 1 backup in doubt, 1 verification FAILED"
-        );
+        assert_eq!(days[29].words(), "1 good backup, 1 backup in doubt, 1 verification FAILED");
         assert_eq!(date(today, 29), "Sat 28 Nov");
         assert_eq!(date(today, 0), "Fri 30 Oct");
     }

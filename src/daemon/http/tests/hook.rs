@@ -121,7 +121,10 @@ async fn oversized_bodies_are_refused_whether_or_not_they_say_so() {
 }
 
 /// Asks with `?wait`, and drives the run while the answer is waited for.
-async fn waited(query: &str, drive: impl FnOnce(&Daemon, &crate::domain::audit::RunId)) -> (Daemon, super::support::Answer) {
+async fn waited(
+    query: &str,
+    drive: impl FnOnce(&Daemon, &crate::domain::audit::RunId),
+) -> (Daemon, super::support::Answer) {
     let daemon = Daemon::start().await;
     let path = format!("{SNAPSHOTS}{query}");
     let driving = async {
@@ -161,7 +164,8 @@ async fn a_failed_run_is_an_error_in_its_own_words_and_a_status_by_its_kind() {
     ] {
         let (daemon, answer) = waited("?wait=600", |daemon, id| daemon.fail(id, code, kind)).await;
         assert_eq!(answer.refused(), (status, u64::from(code)));
-        let expected = json!({ "exit_code": code, "kind": kind, "message": "it broke", "hint": "mend it" });
+        let expected =
+            json!({ "exit_code": code, "kind": kind, "message": "it broke", "hint": "mend it" });
         assert_eq!(answer.json()["error"], expected);
         assert_eq!(answer.json()["run"], json!(daemon.run().await));
     }
@@ -206,8 +210,9 @@ async fn a_client_that_goes_away_stops_no_run_and_frees_its_place() {
 #[tokio::test]
 async fn lines_tell_each_change_and_the_last_one_the_end() {
     let daemon = Daemon::start().await;
-    let headers =
-        format!("Authorization: Bearer {TOKEN}\r\nAccept: text/html, application/x-ndjson;q=0.9\r\n");
+    let headers = format!(
+        "Authorization: Bearer {TOKEN}\r\nAccept: text/html, application/x-ndjson;q=0.9\r\n"
+    );
     let asked = posting(SNAPSHOTS, &headers, "");
     let driving = async {
         let id = daemon.run().await;

@@ -44,7 +44,8 @@ async fn every_address_answers_in_its_own_kind_and_with_the_safe_headers() {
     assert_eq!(daemon.get("/admin").await.refused(), (404, 8));
     assert_eq!(daemon.get("/v1/runs/nonsense").await.refused(), (404, 8));
     assert_eq!(daemon.get("/v1/runs/%ff").await.refused(), (404, 8));
-    let post = "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let post =
+        "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(daemon.ask(post).await.refused(), (405, 2));
     daemon.stopped().await;
 }
@@ -116,7 +117,8 @@ async fn runs_are_told_newest_first_and_one_by_one() {
 
 #[tokio::test]
 async fn names_that_are_not_this_hosts_are_refused_unless_it_may_be_reached_from_elsewhere() {
-    let asking = |host: &str| format!("GET /v1/runs HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let asking =
+        |host: &str| format!("GET /v1/runs HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let daemon = Daemon::start().await;
     for own in ["localhost", "localhost:7878", "127.0.0.1", "[::1]:7878"] {
         assert_eq!(daemon.ask(&asking(own)).await.status, 200, "{own}");
@@ -124,7 +126,8 @@ async fn names_that_are_not_this_hosts_are_refused_unless_it_may_be_reached_from
     for foreign in ["rebound.example", "rebound.example:7878", "192.0.2.1"] {
         assert_eq!(daemon.ask(&asking(foreign)).await.refused(), (421, 2), "{foreign}");
     }
-    let two = "GET / HTTP/1.1\r\nHost: localhost\r\nHost: rebound.example\r\nConnection: close\r\n\r\n";
+    let two =
+        "GET / HTTP/1.1\r\nHost: localhost\r\nHost: rebound.example\r\nConnection: close\r\n\r\n";
     assert_eq!(daemon.ask(two).await.refused(), (421, 2));
     let remote = HttpOptions { allow_remote: true, ..options() };
     let remote = Daemon::with(remote, Limits::default()).await;

@@ -57,7 +57,11 @@ async fn the_script_waits_for_the_snapshot_and_prints_its_id() {
     };
     let (ended, id) = tokio::join!(ended(command(&url(&daemon), &args)), driving);
     assert_eq!((ended.code, ended.stdout), (0, format!("{id}\n")), "{}", ended.stderr);
-    assert!(ended.stderr.contains("dumping") && ended.stderr.contains("done: 4.8 MiB"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("dumping") && ended.stderr.contains("done: 4.8 MiB"),
+        "{}",
+        ended.stderr
+    );
     let last = daemon.last.lock().expect("no panic").clone().expect("it was asked");
     assert_eq!(last.1, serde_json::json!({ "commit": "4f2c=1" }));
     assert_eq!(last.0.as_str(), "manual");
@@ -92,7 +96,11 @@ async fn what_never_starts_ends_the_script_with_a_code_of_its_own() {
     none.env_remove("PGKEEP_TOKEN");
     let none = ended(none).await;
     assert!(none.code == 2 && none.stderr.contains("there is no token"), "{}", none.stderr);
-    for args in [&["main"][..], &["main", "kennel_prod", "--tiemout", "3"], &["main", "kennel_prod", "--label", "x"]] {
+    for args in [
+        &["main"][..],
+        &["main", "kennel_prod", "--tiemout", "3"],
+        &["main", "kennel_prod", "--label", "x"],
+    ] {
         let wrong = ended(command(&url, args)).await;
         assert!(wrong.code == 2 && wrong.stderr.contains("usage: "), "{}", wrong.stderr);
     }
