@@ -109,7 +109,7 @@ impl Client {
 
     fn request(&self, place: &Place, content: &Content) -> RequestBuilder {
         let Place(url) = place.clone();
-        let post = |kind, body: &Bytes| {
+        let post = |kind: &'static str, body: &Bytes| {
             self.client.post(url.clone()).header(CONTENT_TYPE, kind).body(body.clone())
         };
         match content {
