@@ -233,7 +233,7 @@ fn a_schedule_is_kept_by_the_clock_of_its_zone() {
     let program = env!("CARGO_BIN_EXE_pgkeep");
     let at = |time: &str, words: &str| {
         host.keeper
-            .shell(&format!("exec faketime --exclude-monotonic '{time}' '{program}' {words}"))
+            .shell(&format!("exec faketime --exclude-monotonic -f '@{time}' '{program}' {words}"))
     };
     at("2026-11-20 20:14:00", "snapshot").run().expect_code(0);
     // Two o'clock in Kathmandu is 20:15 in UTC.
