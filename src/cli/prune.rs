@@ -40,7 +40,9 @@ pub(super) async fn prune(context: &Context, args: &Prune) -> Result<(), Ended> 
     let repository = &opened.repository;
     let note = settings.environment.state_home();
     let mut run = opened.begin("prune", None, settings.database.as_deref());
-    policies.keys().for_each(|cluster| run.concerns(cluster));
+    for cluster in policies.keys() {
+        run.concerns(cluster);
+    }
     let options = PruneOptions {
         policies: policies.clone(),
         database: settings.database.clone(),

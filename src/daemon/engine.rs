@@ -45,6 +45,7 @@ const JUMP: Duration = Duration::from_secs(5);
 const ASKED_MAX: usize = 64;
 
 /// What a task says when it ends.
+#[expect(clippy::large_enum_variant, reason = "a few a minute")]
 pub(super) enum Message {
     /// A look at the catalog.
     Looked(Result<Box<Look>, Failed>),
@@ -253,7 +254,7 @@ impl Engine {
             Message::Looked(result) => self.looked(result),
             Message::Listed(name, result) => self.listed(name, result),
             Message::Opened(result) => self.opened(result),
-            Message::Held(jobs, occurrence, held) => self.held(jobs, occurrence, held),
+            Message::Held(jobs, occurrence, held) => self.held(jobs, occurrence, &held),
             Message::Ended(finished) => self.ended(*finished),
         }
     }
@@ -370,13 +371,13 @@ impl Engine {
         })
     }
 
-    fn held(&mut self, jobs: Vec<Job>, occurrence: Timestamp, held: Held) {
+    fn held(&mut self, jobs: Vec<Job>, occurrence: Timestamp, held: &Held) {
         let now = self.started.elapsed();
         for job in jobs {
             let name = job.name();
             let memory = self.memories.entry(job).or_default();
             memory.busy = false;
-            match &held {
+            match held {
                 Held::Busy => {
                     tracing::debug!(job = name, "another one is at it");
                     memory.not_before = Some(now + BUSY_AGAIN);

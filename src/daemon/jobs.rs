@@ -1,6 +1,8 @@
 //! What is to be done when: the jobs of a configuration, what the catalog says of their past, and what is due.
 //! No I/O and no clock.
 
+#![expect(clippy::implicit_hasher, reason = "the scheduler alone asks")]
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
@@ -232,7 +234,7 @@ mod tests {
         assert_eq!(due(Work::Prune, &past(&[], false), busy, now), None);
         let held = Memory { not_before: Some(Duration::from_secs(3601)), ..Memory::default() };
         assert_eq!(due(Work::Prune, &past(&[], false), held, now), None);
-        let free = Memory { not_before: Some(Duration::from_secs(3600)), ..Memory::default() };
+        let free = Memory { not_before: Some(Duration::from_hours(1)), ..Memory::default() };
         assert!(due(Work::Prune, &past(&[], false), free, now).is_some());
     }
 

@@ -58,7 +58,9 @@ pub(super) async fn scheduled(
     let clusters: Vec<ClusterName> = jobs.iter().map(|job| job.cluster.clone()).collect();
     let began = Instant::now();
     let mut begun = tasks.begun(&place, &id, &first, &Cause::Schedule);
-    clusters.iter().for_each(|cluster| begun.concerns(cluster));
+    for cluster in &clusters {
+        begun.concerns(cluster);
+    }
     let ended = match claim {
         Err(error) => Ended::Failed(error, None),
         Ok(_claim) => {

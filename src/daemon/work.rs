@@ -62,6 +62,10 @@ pub(super) enum Held {
     Failed(Failed),
 }
 
+fn filter(job: &Job) -> Filter {
+    Filter { cluster: Some(job.cluster.clone()), database: job.database.clone() }
+}
+
 fn failed(error: &dyn Failure) -> Failed {
     Failed::of(error)
 }
@@ -138,17 +142,13 @@ impl Place {
                 Ok(newest.is_some_and(|newest| newest.manifest.started_at >= occurrence))
             }
             Work::Verify => {
-                let filter = self.filter(job);
+                let filter = filter(job);
                 let catalog = repository.catalog(&filter).await.map_err(|error| failed(&error))?;
                 let records = catalog.entries.iter().filter_map(|e| e.verification.as_ref());
                 Ok(records.map(|record| record.started_at).max() >= Some(occurrence))
             }
             Work::Prune => Ok(false),
         }
-    }
-
-    fn filter(&self, job: &Job) -> Filter {
-        Filter { cluster: Some(job.cluster.clone()), database: job.database.clone() }
     }
 
     /// A snapshot of one database.
@@ -199,7 +199,7 @@ impl Place {
 
     async fn verified(&self, job: &Job, observer: &dyn Observer) -> Result<Ended, Failed> {
         let cluster = self.cluster(&job.cluster)?;
-        let (filter, choice) = (self.filter(job), Choice::LatestOfEach);
+        let (filter, choice) = (filter(job), Choice::LatestOfEach);
         let chosen = verify::choose(&self.repository, &filter, &choice, observer);
         let entries = chosen.await.map_err(|error| failed(&error))?;
         let proving = Proving::of(&self.settings, &job.cluster, cluster);

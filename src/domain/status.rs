@@ -166,6 +166,7 @@ pub struct DatabaseStatus {
 }
 
 /// One object, as scripts would have it.
+#[expect(clippy::ref_option, reason = "serde hands it over so")]
 fn in_doubt<S: Serializer>(
     value: &Option<(BackupFacts, String)>,
     serializer: S,

@@ -38,7 +38,7 @@ fn earlier(at: Timestamp, by: Duration) -> Timestamp {
     at.checked_sub(by).expect("in range")
 }
 
-/// Chance from a seed (SplitMix64).
+/// Chance from a seed (`SplitMix64`).
 struct Chance(u64);
 
 impl Chance {
@@ -309,7 +309,8 @@ fn in_a_virtual_year_everything_runs_once_and_the_last_good_of_each_database_sta
     assert!((50..80).contains(&kept), "{kept} backups of each database");
     assert!(pruned > 0 && runs > clusters * 365 * DATABASES as u64);
     if !cfg!(debug_assertions) {
-        let limit = Duration::from_secs(60).mul_f64(clusters.max(100) as f64 / 1000.0);
+        let limit =
+            Duration::from_mins(1) * u32::try_from(clusters.max(100)).expect("thousands") / 1000;
         assert!(elapsed < limit, "{elapsed:?} for {clusters} clusters");
     }
 }

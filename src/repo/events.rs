@@ -103,7 +103,7 @@ impl Repository {
 
 fn event_of(key: &ObjectKey) -> Option<(ClusterName, BackupId)> {
     match layout::part_of(key)? {
-        (cluster, id, Part::Event) if key.as_str().ends_with(".json") => Some((cluster, id)),
+        (cluster, id, Part::Event) if !layout::is_signature(key) => Some((cluster, id)),
         _ => None,
     }
 }
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::codec::cut::ChunkParams;
     use crate::codec::sign::SigningKey;
-    use crate::domain::failure::{Failure as _, FailureKind};
+    use crate::domain::failure::{Failure, FailureKind};
     use crate::repo::workers::Workers;
     use crate::store::memory::MemoryStore;
 
@@ -185,7 +185,7 @@ mod tests {
         put(event(1, None), moved.id, own()).await.expect("put");
         let trail = repository.newest_events(&wanted(None, None, 50)).await.expect("read");
         assert_eq!(trail.events.len(), 2);
-        let kinds: Vec<FailureKind> = trail.faults.iter().map(|fault| fault.kind()).collect();
+        let kinds: Vec<FailureKind> = trail.faults.iter().map(Failure::kind).collect();
         assert_eq!(kinds, [FailureKind::Damage, FailureKind::Usage, FailureKind::Key]);
     }
 

@@ -41,6 +41,11 @@ pub fn signature(of: &ObjectKey) -> ObjectKey {
     key(format!("{of}.minisig"))
 }
 
+/// Whether `key` is the signature of another object.
+pub fn is_signature(key: &ObjectKey) -> bool {
+    key.as_str().strip_suffix(".minisig").is_some()
+}
+
 /// The keys of an epoch.
 pub fn epoch(epoch: &EpochId) -> ObjectKey {
     key(format!("keys/{epoch}.json"))

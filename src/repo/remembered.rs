@@ -41,6 +41,10 @@ impl Remembered {
     }
 
     /// What stands of these records, in their order, if that was found out before.
+    #[expect(
+        clippy::option_option,
+        reason = "known that there is none is not the same as not known"
+    )]
     pub(super) fn standing(
         &self,
         backup: &BackupId,

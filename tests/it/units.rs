@@ -136,13 +136,12 @@ fn init_adds_to_the_packages_configuration_what_it_made() {
 fn the_packages_configuration_is_valid_with_its_examples() {
     let server = Server::older();
     let keeper = Keeper::new(&server.database("examples").url());
-    let whole: String = text("packaging/pgkeep.toml")
-        .lines()
-        .map(|line| {
-            let example = line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#']));
-            format!("{}\n", example.unwrap_or(line))
-        })
-        .collect();
+    let shipped = text("packaging/pgkeep.toml");
+    let lines = shipped.lines().map(|line| {
+        let example = line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#']));
+        example.unwrap_or(line)
+    });
+    let whole = lines.collect::<Vec<_>>().join("\n") + "\n";
     assert!(whole.contains("\nsnapshot = "), "{whole}");
     // The file of the address, where this user's files are.
     let file = keeper.home().join("url");

@@ -49,7 +49,7 @@ impl Prune<'_> {
         };
         let expired = look.objects.events.expired().filter(|(cluster, _)| is_meant(cluster));
         let (events, signatures): (Vec<_>, Vec<_>) =
-            expired.map(|(_, key)| key.clone()).partition(|key| key.as_str().ends_with(".json"));
+            expired.map(|(_, key)| key.clone()).partition(|key| !layout::is_signature(key));
         self.delete_all(events.into_iter(), None).await?;
         self.delete_all(signatures.into_iter(), None).await?;
         self.tidy_intents(look, removed).await
