@@ -69,6 +69,11 @@ impl Repository {
                 Err(fault) => trail.faults.push(fault),
             }
         }
+        // Ids are only as fine as seconds; which of two in one second ended first is in the events.
+        trail.events.sort_by(|a, b| {
+            let key = |one: &Recorded| (one.event.id.second().to_owned(), one.event.at);
+            key(b).cmp(&key(a))
+        });
         Ok(trail)
     }
 

@@ -408,8 +408,9 @@ fn a_prune_in_a_bucket_and_what_may_go_wrong_there() {
         mode.store(how, Ordering::Relaxed);
         let (deletes, puts) = (proxy.count("DELETE"), proxy.count("PUT"));
         let told = keeper.pgkeep(["prune"]).run().expect_failure(code, &[word]);
-        // What it puts beside is its event: that it failed.
-        assert!(proxy.count("DELETE") <= deletes + 1 && proxy.count("PUT") <= puts + 3, "{how}");
+        // What it puts beside is its event: that it failed. A request that is refused for its time is made again.
+        let most = if how == 5 { 6 } else { 3 };
+        assert!(proxy.count("DELETE") <= deletes + 1 && proxy.count("PUT") <= puts + most, "{how}");
         mode.store(0, Ordering::Relaxed);
         told
     };
