@@ -54,12 +54,15 @@ impl Repository {
         let mut read = stream::iter(names)
             .map(|name| async move {
                 let read = self.event(&name).await;
-                (name.cluster, read)
+                (name, read)
             })
             .buffered(self.store.concurrency().clamp(1, wanted.limit.max(1)));
-        while trail.events.len() < wanted.limit
-            && let Some((cluster, read)) = read.next().await
-        {
+        while let Some((ManifestName { cluster, id }, read)) = read.next().await {
+            // All of one second, since their ids are in no order.
+            let last = trail.events.last().map(|one| one.event.id.second());
+            if trail.events.len() >= wanted.limit && last.is_none_or(|last| last != id.second()) {
+                break;
+            }
             match read {
                 Ok(event) if is_wanted(&event) => trail.events.push(Recorded { cluster, event }),
                 // About another database; or swept since it was listed.
@@ -74,6 +77,7 @@ impl Repository {
             let key = |one: &Recorded| (one.event.id.second().to_owned(), one.event.at);
             key(b).cmp(&key(a))
         });
+        trail.events.truncate(wanted.limit);
         Ok(trail)
     }
 
