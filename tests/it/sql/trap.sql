@@ -17,9 +17,10 @@ BEGIN
         PERFORM pg_catalog.pg_sleep(60);
     END IF;
     -- Another session holds `other` and waits for `bait`, which the building of the index holds. It looks for
-    -- deadlocks later than this session, which so is the one to give in.
+    -- deadlocks later than this session, which so is the one to give in. (The program reads its input to the end: one
+    -- that is gone before breaks the pipe.)
     client := pg_catalog.format(
-        ':psql -X -q -h %s -p %s -U postgres -c %s %s </dev/null >/dev/null 2>&1 &',
+        'cat >/dev/null; :psql -X -q -h %s -p %s -U postgres -c %s %s </dev/null >/dev/null 2>&1 &',
         pg_catalog.current_setting('unix_socket_directories'), pg_catalog.current_setting('port'),
         '"SET deadlock_timeout = ''1h''; BEGIN; LOCK TABLE public.other; LOCK TABLE public.bait"',
         pg_catalog.current_database());
