@@ -13,7 +13,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{ScratchError, postmaster};
 
@@ -115,7 +114,6 @@ fn private() -> OpenOptions {
 fn remove_tree(path: &Path) -> Result<(), ScratchError> {
     let mut rounds = 0;
     loop {
-        remove_files(path);
         match fs::remove_dir_all(path) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -126,35 +124,6 @@ fn remove_tree(path: &Path) -> Result<(), ScratchError> {
         }
         rounds += 1;
     }
-}
-
-/// Removes what files it can, with as many threads as there are processors: giving back the memory of some gigabytes of
-/// a server takes a while, and somebody waits for it.
-fn remove_files(path: &Path) {
-    let mut files = Vec::new();
-    let mut directories = vec![path.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => directories.push(entry.path()),
-                // The mark goes last: with it a sweep knows what a kill within this leaves.
-                Ok(_) if directory != path => files.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(files.len().div_ceil(64)) {
-            scope.spawn(|| {
-                while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    // What stays is met again, and told, by who removes the directories.
-                    let _ = fs::remove_file(file);
-                }
-            });
-        }
-    });
 }
 
 /// Removes the scratch directories below `parent` that no live process owns, and returns their paths.
