@@ -1,6 +1,6 @@
 //! `status`: one row for each database, then what somebody has to look at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -90,11 +90,7 @@ fn meant(
     catalog: &Catalog,
     progress: &Progress,
 ) -> BTreeMap<ClusterName, Vec<String>> {
-    let found = |name: &ClusterName| {
-        let entries = catalog.entries.iter().filter(|entry| entry.manifest.cluster == *name);
-        let names: BTreeSet<&String> = entries.map(|entry| &entry.manifest.database).collect();
-        names.into_iter().cloned().collect()
-    };
+    let mut found = catalog.databases();
     let one = |(name, databases): (&ClusterName, Result<Vec<String>, Failed>)| {
         let databases = databases.unwrap_or_else(|error| {
             let told = format!(
@@ -102,7 +98,7 @@ fn meant(
                 error.message
             );
             progress.finding(Severity::Warning, &told);
-            found(name)
+            found.remove(name).unwrap_or_default()
         });
         (name.clone(), databases)
     };

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::jobs::{self, Job, Memory, Past};
@@ -30,6 +30,7 @@ use crate::domain::schedule::{Attempts, Moment};
 use crate::domain::told::Failed;
 use crate::repo::Repository;
 use crate::repo::catalog::Catalog;
+use crate::repo::remembered::Remembered;
 
 /// How old a look at the catalog may be: what other hosts do is seen by then.
 const LOOK_EVERY: Duration = Duration::from_mins(10);
@@ -53,18 +54,20 @@ pub(super) enum Message {
     Listed(ClusterName, Result<Vec<String>, Failed>),
     /// The repository was opened, with these settings.
     Opened(Result<Reloaded, Failed>),
-    /// A scheduled job was claimed or not: what is begun has that id.
-    Held(Vec<Job>, Timestamp, Held),
+    /// Scheduled jobs were not begun: somebody else is at them, or has done them.
+    Held(Vec<Dueness>, Held),
     /// A run ended.
     Ended(Box<Finished>),
 }
 
+/// A job, and the time of its schedule that it is due for.
+pub(super) type Dueness = (Job, Timestamp);
+
 /// A run that ended.
 pub(super) struct Finished {
     pub(super) id: RunId,
-    /// The jobs that it did, and for which time of their schedules; none of one that was asked for.
-    pub(super) jobs: Vec<Job>,
-    pub(super) occurrence: Option<Timestamp>,
+    /// What it did of the schedules; nothing where it was asked for.
+    pub(super) jobs: Vec<Dueness>,
     pub(super) began: Instant,
     pub(super) ended: Ended,
 }
@@ -106,6 +109,8 @@ pub(super) struct Engine {
     /// The wall clock less the other one, in seconds: it stays, unless somebody sets a clock.
     apart: Option<Timestamp>,
     look: Again,
+    /// Of the catalog, since the repository was opened.
+    remembered: Arc<Mutex<Remembered>>,
     opening: Again,
     lists: BTreeMap<ClusterName, Again>,
     databases: BTreeMap<ClusterName, Vec<String>>,
@@ -119,6 +124,8 @@ pub(super) struct Engine {
     asked_permits: Arc<Semaphore>,
     asked_running: usize,
     running: JoinSet<()>,
+    /// What each of them does of the schedules.
+    at_work: HashMap<task::Id, Vec<Dueness>>,
 }
 
 impl Engine {
@@ -135,6 +142,7 @@ impl Engine {
             started: Instant::now(),
             apart: None,
             look: Again::default(),
+            remembered: Arc::default(),
             opening: Again::default(),
             lists: BTreeMap::new(),
             databases: BTreeMap::new(),
@@ -147,6 +155,7 @@ impl Engine {
             asked_permits: Arc::new(Semaphore::new(concurrency)),
             asked_running: 0,
             running: JoinSet::new(),
+            at_work: HashMap::new(),
         }
     }
 
@@ -169,6 +178,7 @@ impl Engine {
                 Some(message) = inbox.recv() => self.take(message),
                 Some(asked) = asked.recv() => self.asked(asked),
                 Some(()) = reload.recv() => self.reload(),
+                Some(gone) = self.running.join_next_with_id() => self.gone(&gone),
                 Some(()) = bell.recv() => {}
                 _ = alive.tick() => {}
             }
@@ -190,7 +200,10 @@ impl Engine {
         let Some(past) = &self.past else { return };
         self.changed = false;
         let settings = Arc::clone(&self.settings);
-        let jobs = jobs::timetable(&settings, &self.databases);
+        // Where a server never gave its list, those that have backups are meant: that they cannot be taken is told.
+        let meant =
+            |name: &ClusterName| self.databases.get(name).or_else(|| past.databases.get(name));
+        let jobs = jobs::timetable(&settings, meant);
         let retry_for = settings.daemon.retry_for;
         let (due, again) = jobs::decide(&jobs, past, &self.memories, retry_for, now);
         self.again = again;
@@ -200,12 +213,12 @@ impl Engine {
         });
         let (prunes, others): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|(job, _)| job.work == Work::Prune);
-        for (job, occurrence) in others {
-            self.begin(vec![job], occurrence);
+        for one in others {
+            self.begin(vec![one]);
         }
         // One walk through the repository does for all.
-        if let Some(newest) = prunes.iter().map(|(_, occurrence)| *occurrence).max() {
-            self.begin(prunes.into_iter().map(|(job, _)| job).collect(), newest);
+        if !prunes.is_empty() {
+            self.begin(prunes);
         }
     }
 
@@ -245,7 +258,8 @@ impl Engine {
         let listed = self.lists.values().all(|list| list.at.is_some());
         if listed && self.look.is_due(LOOK_EVERY) {
             self.look.begin();
-            self.tasks.look(repository.clone(), &self.settings, self.databases.clone());
+            let remembered = Arc::clone(&self.remembered);
+            self.tasks.look(repository.clone(), remembered, &self.settings, self.databases.clone());
         }
     }
 
@@ -254,7 +268,7 @@ impl Engine {
             Message::Looked(result) => self.looked(result),
             Message::Listed(name, result) => self.listed(name, result),
             Message::Opened(result) => self.opened(result),
-            Message::Held(jobs, occurrence, held) => self.held(jobs, occurrence, &held),
+            Message::Held(jobs, held) => self.held(jobs, held),
             Message::Ended(finished) => self.ended(*finished),
         }
     }
@@ -318,15 +332,21 @@ impl Engine {
                 }
                 self.settings = settings;
                 self.repository = repository;
+                let reloaded = notifier.is_some();
                 if let Some(notifier) = notifier {
                     self.tasks.teller.replace(notifier);
                 }
-                self.tasks.forget();
+                // What was read with other keys counts no more.
+                self.remembered = Arc::default();
                 self.lists.clear();
                 self.databases.retain(|name, _| self.settings.clusters.contains_key(name));
                 self.look.wanted = true;
                 self.changed = true;
-                tracing::info!("the configuration is in force");
+                if reloaded {
+                    tracing::info!("the configuration is in force");
+                } else {
+                    tracing::info!("the repository can be reached");
+                }
             }
             Err(error) => {
                 tracing::error!("{}", error.message);
@@ -352,14 +372,32 @@ impl Engine {
     }
 
     /// Begins a scheduled run: whether it is still to be done, its task finds out.
-    fn begin(&mut self, jobs: Vec<Job>, occurrence: Timestamp) {
+    fn begin(&mut self, jobs: Vec<Dueness>) {
         let Some(place) = self.place() else { return };
-        for job in &jobs {
+        for (job, _) in &jobs {
             self.memories.entry(job.clone()).or_default().busy = true;
         }
         let permits = Arc::clone(&self.permits);
         let tasks = self.tasks.clone();
-        self.running.spawn(tasks::scheduled(tasks, place, permits, jobs, occurrence));
+        let task = self.running.spawn(tasks::scheduled(tasks, place, permits, jobs.clone()));
+        self.at_work.insert(task.id(), jobs);
+    }
+
+    /// A task is over, and has said what came of it; unless it panicked.
+    fn gone(&mut self, gone: &Result<(task::Id, ()), JoinError>) {
+        let id = gone.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        let jobs = self.at_work.remove(&id).unwrap_or_default();
+        if gone.is_ok() {
+            return;
+        }
+        let now = self.started.elapsed();
+        for (job, occurrence) in jobs {
+            tracing::error!("{} panicked", job.name());
+            let memory = self.memories.entry(job).or_default();
+            memory.busy = false;
+            memory.attempts = Some(Attempts::and(memory.attempts, occurrence, now, now));
+        }
+        self.changed = true;
     }
 
     fn place(&self) -> Option<Place> {
@@ -371,22 +409,15 @@ impl Engine {
         })
     }
 
-    fn held(&mut self, jobs: Vec<Job>, occurrence: Timestamp, held: &Held) {
+    fn held(&mut self, jobs: Vec<Dueness>, held: Held) {
         let now = self.started.elapsed();
-        for job in jobs {
-            let name = job.name();
+        for (job, occurrence) in jobs {
+            tracing::debug!(job = job.name(), ?held, "somebody else does it");
             let memory = self.memories.entry(job).or_default();
             memory.busy = false;
             match held {
-                Held::Busy => {
-                    tracing::debug!(job = name, "another one is at it");
-                    memory.not_before = Some(now + BUSY_AGAIN);
-                }
+                Held::Busy => memory.not_before = Some(now + BUSY_AGAIN),
                 Held::Done => memory.done = memory.done.max(Some(occurrence)),
-                // Told where it was tried.
-                Held::Failed(_) => {
-                    memory.attempts = Some(Attempts::and(memory.attempts, occurrence, now, now));
-                }
             }
         }
         self.look.wanted = true;
@@ -394,7 +425,7 @@ impl Engine {
     }
 
     fn ended(&mut self, finished: Finished) {
-        let Finished { id, jobs, occurrence, began, ended } = finished;
+        let Finished { id, jobs, began, ended } = finished;
         let now = self.started.elapsed();
         let began = began.saturating_duration_since(self.started);
         let busy = matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Busy);
@@ -403,18 +434,19 @@ impl Engine {
         if jobs.is_empty() {
             self.asked_running = self.asked_running.saturating_sub(1);
         }
-        for job in &jobs {
-            let memory = self.memories.entry(job.clone()).or_default();
+        for (job, occurrence) in jobs {
+            let work = job.work;
+            let memory = self.memories.entry(job).or_default();
             memory.busy = false;
             // What a verification found is a result: the same would be found again.
-            let found = job.work == Work::Verify
+            let found = work == Work::Verify
                 && matches!(&ended, Ended::Failed(error, Some(_)) if error.kind == FailureKind::Damage);
             if matches!(ended, Ended::Done(..)) || found {
-                memory.done = memory.done.max(occurrence);
+                memory.done = memory.done.max(Some(occurrence));
                 memory.attempts = None;
             } else if busy {
                 memory.not_before = Some(now + BUSY_AGAIN);
-            } else if let Some(occurrence) = occurrence.filter(|_| !stopped) {
+            } else if !stopped {
                 memory.attempts = Some(Attempts::and(memory.attempts, occurrence, began, now));
             }
         }

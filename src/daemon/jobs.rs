@@ -11,17 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::runs::Work;
 use crate::config::{JobSettings, Settings};
 use crate::domain::id::{BackupId, ClusterName};
-use crate::domain::schedule::{Attempts, Due, Moment, due};
-use crate::repo::catalog::{Catalog, Entry};
-
-/// A backup whose time is so far ahead of this host's clock was taken under a clock that went wrong: it stands for no
-/// run. Clocks of hosts differ by less.
-const AHEAD: SignedDuration = SignedDuration::from_hours(1);
-
-/// What lies beyond is ahead.
-pub fn latest(now: Timestamp) -> Timestamp {
-    now.checked_add(AHEAD).unwrap_or(Timestamp::MAX)
-}
+use crate::domain::schedule::{self, Attempts, Due, Moment, due};
+use crate::repo::catalog::Catalog;
 
 /// Something that is done on a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,9 +37,9 @@ impl Job {
 }
 
 /// The jobs of a configuration, where each cluster's databases are those of `databases`.
-pub fn timetable<'a>(
+pub fn timetable<'a, 'b>(
     settings: &'a Settings,
-    databases: &BTreeMap<ClusterName, Vec<String>>,
+    databases: impl Fn(&ClusterName) -> Option<&'b Vec<String>>,
 ) -> Vec<(Job, &'a JobSettings)> {
     let mut jobs = Vec::new();
     for (name, cluster) in &settings.clusters {
@@ -57,7 +48,7 @@ pub fn timetable<'a>(
             cluster: name.clone(),
             database: database.cloned(),
         };
-        for database in databases.get(name).into_iter().flatten() {
+        for database in databases(name).into_iter().flatten() {
             for (work, job) in
                 [(Work::Snapshot, &cluster.snapshot), (Work::Verify, &cluster.verify)]
             {
@@ -74,13 +65,8 @@ pub fn timetable<'a>(
 pub struct Past {
     /// When the newest run of each job began.
     pub runs: HashMap<Job, Timestamp>,
-    /// The databases that have a backup: of others none can be verified.
-    pub backed_up: HashSet<(ClusterName, String)>,
-}
-
-/// Whether a backup is one that its schedule could have made.
-pub fn is_run(entry: &Entry) -> bool {
-    !entry.is_imported() && !entry.manifest.is_safety_snapshot()
+    /// The databases of each cluster that have a backup: of others none can be verified.
+    pub databases: BTreeMap<ClusterName, Vec<String>>,
 }
 
 /// What the catalog says of the past.
@@ -88,8 +74,8 @@ pub fn is_run(entry: &Entry) -> bool {
 /// `ahead` remembers the backups that were seen far in the future: when their time has come, they still stand for no
 /// run of it.
 pub fn past(catalog: &Catalog, now: Timestamp, ahead: &mut HashSet<BackupId>) -> Past {
-    let mut past = Past::default();
-    let limit = latest(now);
+    let mut past = Past { databases: catalog.databases(), ..Past::default() };
+    let limit = schedule::latest(now);
     let runs = &mut past.runs;
     let mut note = |work, cluster: &ClusterName, database: &str, id: &BackupId, at: Timestamp| {
         if at > limit {
@@ -104,8 +90,7 @@ pub fn past(catalog: &Catalog, now: Timestamp, ahead: &mut HashSet<BackupId>) ->
     for entry in &catalog.entries {
         let manifest = &entry.manifest;
         let (cluster, database) = (&manifest.cluster, &*manifest.database);
-        past.backed_up.insert((cluster.clone(), database.to_owned()));
-        if is_run(entry) {
+        if entry.is_run() {
             note(Work::Snapshot, cluster, database, &manifest.id, manifest.started_at);
         }
         if let Some(record) = &entry.verification {
@@ -128,6 +113,22 @@ pub struct Memory {
     pub busy: bool,
 }
 
+/// There is a backup, and none of the same database on its way or due: that one is then verified, and not the one
+/// before it, which a prune may take meanwhile.
+fn is_to_be_verified(
+    job: &Job,
+    past: &Past,
+    memories: &HashMap<Job, Memory>,
+    found: &[(Job, Timestamp)],
+) -> bool {
+    let databases = past.databases.get(&job.cluster).into_iter().flatten();
+    let snapshot = Job { work: Work::Snapshot, ..job.clone() };
+    let is_there = databases.into_iter().any(|one| Some(one) == job.database.as_ref());
+    let on_its_way = memories.get(&snapshot).is_some_and(|memory| memory.busy)
+        || found.iter().any(|(one, _)| *one == snapshot);
+    is_there && !on_its_way
+}
+
 /// What is due of `jobs`, and when to look again at the latest.
 pub fn decide(
     jobs: &[(Job, &JobSettings)],
@@ -141,10 +142,9 @@ pub fn decide(
     let mut look_at = |at: Timestamp| again = Some(again.map_or(at, |again| again.min(at)));
     for (job, settings) in jobs {
         let memory = memories.get(job).cloned().unwrap_or_default();
-        let backed_up =
-            |database: &String| past.backed_up.contains(&(job.cluster.clone(), database.clone()));
-        let pointless = job.work == Work::Verify && !job.database.as_ref().is_some_and(backed_up);
-        if memory.busy || pointless {
+        let is_pointless =
+            job.work == Work::Verify && !is_to_be_verified(job, past, memories, &found);
+        if memory.busy || is_pointless {
             continue;
         }
         if let Some(left) = memory.not_before.and_then(|then| then.checked_sub(now.monotonic))
@@ -190,10 +190,10 @@ mod tests {
     }
 
     fn past(runs: &[(Work, &str)], backed_up: bool) -> Past {
-        let key = || ("main".parse().expect("a name"), "shop".to_owned());
+        let key = || ("main".parse().expect("a name"), vec!["shop".to_owned()]);
         Past {
             runs: runs.iter().map(|(work, then)| (job(*work), at(then))).collect(),
-            backed_up: backed_up.then(key).into_iter().collect(),
+            databases: backed_up.then(key).into_iter().collect(),
         }
     }
 
@@ -225,6 +225,23 @@ mod tests {
         assert_eq!(due(Work::Verify, &past(&[], false), Memory::default(), now), None);
         assert_eq!(due(Work::Verify, &past(&[], true), Memory::default(), now), two);
         assert_eq!(due(Work::Prune, &past(&[], false), Memory::default(), now), two);
+    }
+
+    #[test]
+    fn a_verification_waits_for_the_snapshot_beside_it() {
+        let (settings, past) = (nightly(), past(&[], true));
+        let now = Moment { wall: at("2026-11-21T09:00:00Z"), monotonic: Duration::from_hours(1) };
+        let jobs = [(job(Work::Snapshot), &settings), (job(Work::Verify), &settings)];
+        let decided = |memory: Memory| {
+            let memories = HashMap::from([(job(Work::Snapshot), memory)]);
+            let (due, _) = decide(&jobs, &past, &memories, Duration::from_hours(6), now);
+            due.into_iter().map(|(job, _)| job.work).collect::<Vec<_>>()
+        };
+        assert_eq!(decided(Memory::default()), [Work::Snapshot]);
+        assert_eq!(decided(Memory { busy: true, ..Memory::default() }), []);
+        let failed = Attempts::and(None, at("2026-11-21T02:00:00Z"), now.monotonic, now.monotonic);
+        let waits = Memory { attempts: Some(failed), ..Memory::default() };
+        assert_eq!(decided(waits), [Work::Verify], "one that cannot be taken holds nothing up");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::Tasks;
@@ -45,18 +46,15 @@ pub(super) fn list(
     name: &ClusterName,
     cluster: &ClusterSettings,
 ) {
-    let (tasks, settings) = (tasks.clone(), Arc::clone(settings));
-    let (name, cluster) = (name.clone(), cluster.clone());
-    tokio::spawn(async move {
-        let listed = async {
-            let connection = wiring::connection(&settings, &name, &cluster);
-            let connection = connection.map_err(|error| Failed::of(&error))?;
-            let listed = wiring::databases(&settings, &cluster, &connection).await;
-            listed.map_err(|error| Failed::of(&error))
-        };
-        let listed = listed.await;
-        tasks.send(Message::Listed(name, listed)).await;
-    });
+    let (settings, name, cluster) = (Arc::clone(settings), name.clone(), cluster.clone());
+    let told = name.clone();
+    let listed = async move {
+        let connection = wiring::connection(&settings, &name, &cluster);
+        let connection = connection.map_err(|error| Failed::of(&error))?;
+        let listed = wiring::databases(&settings, &cluster, &connection).await;
+        listed.map_err(|error| Failed::of(&error))
+    };
+    tasks.look_aside(listed, |listed| Message::Listed(told, listed));
 }
 
 /// Opens the repository of a configuration. One whose store does not answer just now is no reason to refuse the
@@ -84,69 +82,69 @@ async fn anew(settings: Arc<Settings>, deaf: &CancellationToken) -> Result<Reloa
 }
 
 impl Tasks {
-    /// Tries to reach the repository again.
-    pub(super) fn open(&self, settings: Arc<Settings>) {
+    /// Looks at something, and sends what it shows. A look that panics has failed: the next one is made all the same.
+    fn look_aside<T: Send + 'static>(
+        &self,
+        look: impl Future<Output = Result<T, Failed>> + Send + 'static,
+        message: impl FnOnce(Result<T, Failed>) -> Message + Send + 'static,
+    ) {
         let tasks = self.clone();
         tokio::spawn(async move {
-            let opened = open(settings).await;
-            let still = |reloaded: &Reloaded| reloaded.repository.is_none();
-            if opened.as_ref().is_ok_and(still) {
-                let error = Failed {
-                    kind: FailureKind::Store,
-                    message: "the repository is still out of reach".to_owned(),
-                    hint: None,
-                };
-                return tasks.send(Message::Opened(Err(error))).await;
-            }
-            tasks.send(Message::Opened(opened)).await;
+            let shown = tokio::spawn(look).await;
+            tasks.send(message(shown.unwrap_or_else(|_| Err(Failed::panicked())))).await;
         });
+    }
+
+    /// Tries to reach the repository again.
+    pub(super) fn open(&self, settings: Arc<Settings>) {
+        let opened = async move {
+            let opened = open(settings).await?;
+            let out_of_reach = || Failed {
+                kind: FailureKind::Store,
+                message: "the repository is still out of reach".to_owned(),
+                hint: None,
+            };
+            if opened.repository.is_none() { Err(out_of_reach()) } else { Ok(opened) }
+        };
+        self.look_aside(opened, Message::Opened);
     }
 
     /// Reads the configuration again; a bad one is refused, and the old one stays in force.
     pub(super) fn reload(&self) {
-        let tasks = self.clone();
-        tokio::spawn(async move {
-            let load = Arc::clone(&tasks.load);
+        let (load, deaf) = (Arc::clone(&self.load), self.deaf.clone());
+        let opened = async move {
             let loaded = tokio::task::spawn_blocking(move || load()).await;
-            let loaded = loaded.expect("reading the configuration does not panic");
-            let opened = match loaded {
-                Ok(settings) => anew(Arc::new(settings), &tasks.deaf).await,
-                Err(error) => Err(error),
-            };
-            let refused = |error: Failed| {
-                let message = format!("the old configuration stays in force: {}", error.message);
-                Failed { message, ..error }
-            };
-            tasks.send(Message::Opened(opened.map_err(refused))).await;
-        });
+            let settings = loaded.unwrap_or_else(|_| Err(Failed::panicked()))?;
+            anew(Arc::new(settings), &deaf).await
+        };
+        let refused = |error: Failed| {
+            let message = format!("the old configuration stays in force: {}", error.message);
+            Failed { message, ..error }
+        };
+        self.look_aside(opened, move |opened| Message::Opened(opened.map_err(refused)));
     }
 
     /// Looks at the catalog.
     pub(super) fn look(
         &self,
         repository: Repository,
+        remembered: Arc<Mutex<Remembered>>,
         settings: &Arc<Settings>,
-        databases: BTreeMap<ClusterName, Vec<String>>,
+        mut databases: BTreeMap<ClusterName, Vec<String>>,
     ) {
-        let (tasks, settings) = (self.clone(), Arc::clone(settings));
-        tokio::spawn(async move {
-            let mut remembered = tasks.remembered.lock().await;
-            let looked = async {
-                let catalog = repository.catalog_again(&mut remembered).await;
-                let catalog = catalog.map_err(|error| Failed::of(&error))?;
-                let status = status::look(&repository, &settings, &databases, &catalog).await;
-                let status = status.map_err(|error| Failed::of(&error))?;
-                Ok(Box::new(Look { catalog, status }))
-            };
-            let looked = looked.await;
-            drop(remembered);
-            tasks.send(Message::Looked(looked)).await;
-        });
-    }
-
-    /// What was read with other keys counts no more.
-    pub(super) fn forget(&self) {
-        let remembered = Arc::clone(&self.remembered);
-        tokio::spawn(async move { *remembered.lock().await = Remembered::default() });
+        let settings = Arc::clone(settings);
+        let looked = async move {
+            let mut remembered = remembered.lock().await;
+            let catalog = repository.catalog_again(&mut remembered).await;
+            let catalog = catalog.map_err(|error| Failed::of(&error))?;
+            // Where a server never gave its list, those that have backups are meant.
+            for (name, found) in catalog.databases() {
+                databases.entry(name).or_insert(found);
+            }
+            let status = status::look(&repository, &settings, &databases, &catalog).await;
+            let status = status.map_err(|error| Failed::of(&error))?;
+            Ok(Box::new(Look { catalog, status }))
+        };
+        self.look_aside(looked, Message::Looked);
     }
 }

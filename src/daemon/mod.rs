@@ -35,7 +35,6 @@ use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::manifest::Trigger;
 use crate::domain::status::Status;
 use crate::domain::told::Failed;
-use crate::repo::remembered::Remembered;
 use crate::wiring;
 
 /// How long what is still to be told may take at the end.
@@ -126,7 +125,6 @@ pub(crate) struct Tasks {
     pub(crate) claims: CancellationToken,
     load: Arc<Load>,
     outbox: mpsc::Sender<Message>,
-    remembered: Arc<tokio::sync::Mutex<Remembered>>,
     teller: Teller,
     /// Cancelled, nobody is told any more.
     deaf: CancellationToken,
@@ -177,7 +175,6 @@ pub async fn run(
         claims: CancellationToken::new(),
         load,
         outbox,
-        remembered: Arc::default(),
         teller: teller.clone(),
         deaf,
     };

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::engine::{Finished, Message, queued};
+use super::engine::{Dueness, Finished, Message, queued};
 use super::jobs::Job;
 use super::listener::Listener;
 use super::runs::{State, Work};
-use super::work::{Ended, Held, Place};
+use super::work::{Ended, Place};
 use super::{Cause, Tasks};
 use crate::domain::audit::RunId;
 use crate::domain::failure::FailureKind;
@@ -40,22 +40,21 @@ pub(super) async fn scheduled(
     tasks: Tasks,
     place: Place,
     permits: Arc<Semaphore>,
-    jobs: Vec<Job>,
-    occurrence: Timestamp,
+    jobs: Vec<Dueness>,
 ) {
-    let Some(first) = jobs.first().cloned() else { return };
+    let Some((first, occurrence)) = jobs.first().cloned() else { return };
     let Some(_permit) = turn(&tasks, permits).await else { return };
     let ambient = place.repository.ambient().clone();
     let id = RunId::new(ambient.now(), ambient.random());
     let listener = Listener::new(tasks.shared.runs.clone(), id.clone());
     let claim = match place.claim(&first, occurrence, &listener).await {
-        Ok(claim) => Ok(claim),
-        Err(Held::Failed(error)) => Err(error),
-        Err(held) => return tasks.send(Message::Held(jobs, occurrence, held)).await,
+        Ok(Err(held)) => return tasks.send(Message::Held(jobs, held)).await,
+        Ok(Ok(claim)) => Ok(claim),
+        Err(error) => Err(error),
     };
     let trigger = (first.work == Work::Snapshot).then_some(Trigger::Scheduled);
     tasks.shared.runs.add(queued(&id, &first, trigger, ambient.now()));
-    let clusters: Vec<ClusterName> = jobs.iter().map(|job| job.cluster.clone()).collect();
+    let clusters: Vec<ClusterName> = jobs.iter().map(|(job, _)| job.cluster.clone()).collect();
     let began = Instant::now();
     let mut begun = tasks.begun(&place, &id, &first, &Cause::Schedule);
     for cluster in &clusters {
@@ -70,7 +69,7 @@ pub(super) async fn scheduled(
         }
     };
     tasks.over(&place, begun, &first, Some(occurrence), began, &ended).await;
-    let finished = Finished { id, jobs, occurrence: Some(occurrence), began, ended };
+    let finished = Finished { id, jobs, began, ended };
     tasks.send(Message::Ended(Box::new(finished))).await;
 }
 
@@ -92,7 +91,7 @@ pub(super) async fn asked(
         Ended::Failed(Failed::interrupted(), None)
     };
     tasks.over(&place, begun, &job, None, began, &ended).await;
-    let finished = Finished { id, jobs: Vec::new(), occurrence: None, began, ended };
+    let finished = Finished { id, jobs: Vec::new(), began, ended };
     tasks.send(Message::Ended(Box::new(finished))).await;
 }
 
@@ -148,14 +147,7 @@ async fn work(
 async fn caught<F: Future<Output = Ended>>(work: impl FnOnce() -> F + Send + 'static) -> Ended {
     let runtime = Handle::current();
     let done = tokio::task::spawn_blocking(move || runtime.block_on(work()));
-    done.await.unwrap_or_else(|_| {
-        let error = Failed {
-            kind: FailureKind::Unexpected,
-            message: "the run panicked".to_owned(),
-            hint: Some("the log has its words; please report them".to_owned()),
-        };
-        Ended::Failed(error, None)
-    })
+    done.await.unwrap_or_else(|_| Ended::Failed(Failed::panicked(), None))
 }
 
 impl Tasks {
@@ -193,6 +185,12 @@ impl Tasks {
                 let told = backup.as_ref().map(ToString::to_string);
                 tracing::info!(run = %id, backup = told, ms, "{} done", job.name());
                 about(Ending::succeeded(), backup.as_ref())
+            }
+            Ended::Failed(error, backup)
+                if error.kind == FailureKind::Busy && occurrence.is_some() =>
+            {
+                tracing::info!(run = %id, ms, "{} waits: {}", job.name(), error.message);
+                about(Ending::failed(error), backup.as_ref())
             }
             Ended::Failed(error, backup) => {
                 let (exit_code, hint) = (error.kind.exit_code(), error.hint.as_deref());

@@ -12,6 +12,7 @@ use super::runs::Run;
 use super::work::Ended;
 use crate::config::Settings;
 use crate::domain::connection::Secret;
+use crate::domain::failure::FailureKind;
 use crate::domain::status::Status;
 use crate::notify::{Notifier, Ping};
 use crate::wiring;
@@ -60,6 +61,12 @@ impl Teller {
         run: &Run,
         ended: &Ended,
     ) {
+        // Somebody else is at it: it is looked at again soon.
+        if occurrence.is_some()
+            && matches!(ended, Ended::Failed(error, _) if error.kind == FailureKind::Busy)
+        {
+            return;
+        }
         let mut inner = self.inner();
         if let Some(url) = occurrence.and_then(|_| ping_of(settings, job)) {
             match ended {

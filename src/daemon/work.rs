@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
-use super::jobs::{self, Job};
+use super::jobs::Job;
 use super::runs::Work;
 use crate::config::{ClusterSettings, Settings};
 use crate::domain::audit::{Origin, RunId};
@@ -20,6 +20,7 @@ use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::manifest::Trigger;
 use crate::domain::observer::{Observer, Severity};
+use crate::domain::schedule;
 use crate::domain::told::Failed;
 use crate::domain::verification::Outcome;
 use crate::ops::claim::{self, Claim};
@@ -51,15 +52,13 @@ pub(super) enum Ended {
     Failed(Failed, Option<BackupId>),
 }
 
-/// Why a scheduled run was not begun.
-#[derive(Debug)]
+/// Why a scheduled run need not be begun.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Held {
     /// Somebody else is at it.
     Busy,
     /// Somebody else has done it.
     Done,
-    /// It cannot be begun.
-    Failed(Failed),
 }
 
 fn filter(job: &Job) -> Filter {
@@ -89,23 +88,20 @@ impl Place {
         job: &Job,
         occurrence: Timestamp,
         observer: &dyn Observer,
-    ) -> Result<Option<Claim>, Held> {
+    ) -> Result<Result<Option<Claim>, Held>, Failed> {
         let claimed = match self.try_claim(job, observer).await {
-            Ok(None) => return Err(Held::Busy),
+            Ok(None) => return Ok(Err(Held::Busy)),
             Ok(claim) => claim,
             // Nothing can be dumped without the server; the rest can be done.
-            Err(error) if job.work == Work::Snapshot => return Err(Held::Failed(error)),
+            Err(error) if job.work == Work::Snapshot => return Err(error),
             Err(error) => {
                 let told = format!("goes on without a lock against others: {}", error.message);
                 observer.finding(Severity::Notice, &told);
                 None
             }
         };
-        match self.is_done(job, occurrence).await {
-            Ok(true) => Err(Held::Done),
-            Ok(false) => Ok(claimed),
-            Err(error) => Err(Held::Failed(error)),
-        }
+        let is_done = self.is_done(job, occurrence).await?;
+        Ok(if is_done { Err(Held::Done) } else { Ok(claimed) })
     }
 
     async fn try_claim(&self, job: &Job, observer: &dyn Observer) -> Result<Option<Claim>, Failed> {
@@ -129,12 +125,12 @@ impl Place {
     async fn is_done(&self, job: &Job, occurrence: Timestamp) -> Result<bool, Failed> {
         let Some(database) = &job.database else { return Ok(false) };
         let repository = &self.repository;
+        let limit = schedule::latest(repository.ambient().now());
         match job.work {
             Work::Snapshot => {
-                let limit = jobs::latest(repository.ambient().now());
                 let fits = |entry: &Entry| {
                     let manifest = &entry.manifest;
-                    let known = manifest.database == *database && jobs::is_run(entry);
+                    let known = manifest.database == *database && entry.is_run();
                     known && manifest.started_at <= limit && !self.ahead.contains(&manifest.id)
                 };
                 let newest = repository.newest(&job.cluster, fits).await;
@@ -144,8 +140,8 @@ impl Place {
             Work::Verify => {
                 let filter = filter(job);
                 let catalog = repository.catalog(&filter).await.map_err(|error| failed(&error))?;
-                let records = catalog.entries.iter().filter_map(|e| e.verification.as_ref());
-                Ok(records.map(|record| record.started_at).max() >= Some(occurrence))
+                let mut records = catalog.entries.iter().filter_map(|e| e.verification.as_ref());
+                Ok(records.any(|record| (occurrence..=limit).contains(&record.started_at)))
             }
             Work::Prune => Ok(false),
         }

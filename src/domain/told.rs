@@ -54,6 +54,15 @@ impl Failed {
         }
     }
 
+    /// Something of our own broke; the log has its words.
+    pub fn panicked() -> Self {
+        Self {
+            kind: FailureKind::Unexpected,
+            message: "it panicked".to_owned(),
+            hint: Some("the log has its words; please report them".to_owned()),
+        }
+    }
+
     /// `error: …` and `hint: …`, a line each.
     pub fn text(&self) -> String {
         let hint = self.hint.as_deref().map(|hint| format!("hint: {}\n", one_line(hint)));

@@ -4,7 +4,7 @@
 //! not broken. One that cannot be trusted or read is a [`Fault`]: it is named, it never hides the good
 //! ones, and `latest` refuses to answer when a fault is newer than what it would choose.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -86,6 +86,16 @@ impl Catalog {
             let key = |entry: &Entry| (entry.manifest.started_at, entry.manifest.id.clone());
             key(b).cmp(&key(a))
         });
+    }
+
+    /// The databases that there are backups of, by cluster and in their order.
+    pub fn databases(&self) -> BTreeMap<ClusterName, Vec<String>> {
+        let places = self.entries.iter().map(|one| (&one.manifest.cluster, &one.manifest.database));
+        let mut found: BTreeMap<ClusterName, Vec<String>> = BTreeMap::new();
+        for (cluster, database) in places.collect::<BTreeSet<_>>() {
+            found.entry(cluster.clone()).or_default().push(database.clone());
+        }
+        found
     }
 
     /// The one backup that `selector` names.
@@ -225,6 +235,11 @@ impl Entry {
     /// Whether it is of a dump that another tool made.
     pub fn is_imported(&self) -> bool {
         self.manifest.trigger == Trigger::Imported
+    }
+
+    /// Whether a schedule could have made it.
+    pub fn is_run(&self) -> bool {
+        !self.is_imported() && !self.manifest.is_safety_snapshot()
     }
 
     /// What retention has to know of it, its run taken to be done.

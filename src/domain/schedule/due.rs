@@ -14,6 +14,15 @@ const BACKOFF_FIRST: Duration = Duration::from_mins(1);
 /// The longest wait between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_mins(30);
 
+/// A run whose time is so far ahead of this host's clock was made under a clock that went wrong: it stands for none of
+/// the schedule. Clocks of hosts differ by less.
+const AHEAD: SignedDuration = SignedDuration::from_hours(1);
+
+/// What lies beyond that is ahead.
+pub fn latest(now: Timestamp) -> Timestamp {
+    now.checked_add(AHEAD).unwrap_or(Timestamp::MAX)
+}
+
 /// Now, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {

@@ -25,7 +25,7 @@ mod nearest;
 #[cfg(test)]
 mod tests;
 
-pub use due::{Attempts, Due, Moment, due};
+pub use due::{Attempts, Due, Moment, due, latest};
 
 /// Where a look at a schedule as such begins: the first of January 2024, a Monday. Zones had other rules long ago.
 const RECENT: Timestamp = Timestamp::constant(1_704_067_200, 0);

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::AlarmSettings;
 use crate::domain::id::ClusterName;
 use crate::domain::retention::{Policies, RetentionPolicy, Verdict, decide};
-use crate::domain::schedule::Schedule;
+use crate::domain::schedule::{Schedule, latest};
 use crate::domain::status::{
     BackupFacts, ClusterStatus, DatabaseStatus, KeyStatus, Mark, MarkKind, Removal, Schedules,
     Status, VerifiedFacts, WalStatus,
@@ -25,8 +25,6 @@ use crate::domain::told::chain;
 use crate::domain::verification::{Outcome, VerificationRecord};
 use crate::repo::catalog::{Catalog, Entry, Fault};
 
-/// The clocks of hosts differ by less.
-const AHEAD: SignedDuration = SignedDuration::from_hours(1);
 /// The median of so many sizes is the usual one.
 const USUAL: usize = 7;
 /// How far back the timeline goes.
@@ -214,11 +212,6 @@ struct History<'a> {
     at: Timestamp,
 }
 
-/// Whether a schedule could have made it.
-fn is_ordinary(entry: &Entry) -> bool {
-    !entry.is_imported() && !entry.manifest.is_safety_snapshot()
-}
-
 /// Why somebody has to look at it, if anybody has.
 fn doubt(entry: &Entry) -> Option<String> {
     if entry.foreign {
@@ -237,11 +230,11 @@ fn passed(entry: &Entry) -> Option<&VerificationRecord> {
 
 impl<'a> History<'a> {
     fn is_ahead(&self, entry: &Entry) -> bool {
-        self.at.duration_until(entry.manifest.started_at) > AHEAD
+        entry.manifest.started_at > latest(self.at)
     }
 
     fn ordinary(&self) -> impl DoubleEndedIterator<Item = &'a Entry> {
-        self.entries.iter().copied().filter(|entry| is_ordinary(entry))
+        self.entries.iter().copied().filter(|entry| entry.is_run())
     }
 
     fn good(&self) -> impl Iterator<Item = &'a Entry> {
@@ -261,7 +254,7 @@ impl<'a> History<'a> {
             return None;
         }
         let why = doubt(newest).unwrap_or_else(|| {
-            let why = if is_ordinary(newest) {
+            let why = if newest.is_run() {
                 "it began after now, by this host's clock"
             } else {
                 "imported: its rows may be of any age"
