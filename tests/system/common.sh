@@ -26,7 +26,8 @@ begin() {
     fi
     local old
     for old in "$(temporary_directory)"/pgkeep-system-run.*; do
-        if [ -O "$old" ] && [ -f "$old/run.pid" ] && ! kill -0 "$(cat "$old/run.pid")" 2>/dev/null; then
+        if [ -O "$old" ] && [ -f "$old/run.pid" ] && has_ended "$(cat "$old/run.pid")"; then
+            end_containers "$old"
             rm -rf --one-file-system "$old"
         fi
     done
@@ -40,6 +41,23 @@ begin() {
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
 }
+
+# end_containers DIRECTORY: ends those whose trees lie in it; they outlive a run that was killed.
+end_containers() {
+    local place pid name words processes
+    for place in /proc/[0-9]*; do
+        { read -r name <"$place/comm" && mapfile -d '' -t words <"$place/cmdline"; } 2>/dev/null || continue
+        [[ $name = systemd-nspawn && " ${words[*]}" == *" --directory=$1/"* ]] || continue
+        say "ending a container that a killed run left (${place#/proc/})"
+        # The end of its first process is the end of all in it.
+        mapfile -t processes < <(echo "${place#/proc/}"; descendants "${place#/proc/}")
+        kill -KILL "${processes[@]}" 2>/dev/null || true
+        for pid in "${processes[@]}"; do until_true "process $pid has ended" 30 has_ended "$pid"; done
+    done
+}
+
+# has_ended PID: also where nobody has asked for its exit code yet.
+has_ended() { ! readlink "/proc/$1/exe" >/dev/null 2>&1; }
 
 nspawn_pid=
 init=
