@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::documents::Signed;
 use super::error::RepoError;
 use super::layout::{self, IntentState};
 use super::remembered::Remembered;
@@ -341,20 +342,16 @@ impl Repository {
         names: &[ManifestName],
         mut take: impl FnMut(Result<Entry, Fault>) -> Result<(), RepoError>,
     ) -> Result<(), RepoError> {
-        let fetched = stream::iter(names.iter().cloned().map(|name| async move {
-            let key = layout::manifest(&name.cluster, &name.id);
-            let read = documents::get_with_signature(&*self.store, &key).await;
-            (name, key, read)
-        }))
-        .buffered(self.store.concurrency().max(1));
-        let mut batches = fetched
-            .chunks(BATCH)
-            .map(|batch| {
+        let batches: Vec<_> = names.chunks(BATCH).map(<[ManifestName]>::to_vec).collect();
+        let mut batches = stream::iter(batches)
+            .map(|names| self.fetch(names))
+            .buffered(2)
+            .map_ok(|batch| {
                 let repository = self.clone();
-                self.workers.run(move || repository.check_batch(batch))
+                self.workers.run(move || repository.check_batch(batch)).map(Ok::<_, RepoError>)
             })
-            .buffered(2);
-        while let Some(batch) = batches.next().await {
+            .try_buffered(2);
+        while let Some(batch) = batches.try_next().await? {
             for checked in batch {
                 match checked {
                     // A backup that was removed since the listing is no fault.
@@ -365,6 +362,14 @@ impl Repository {
             }
         }
         Ok(())
+    }
+
+    async fn fetch(&self, names: Vec<ManifestName>) -> Result<Vec<Fetched>, RepoError> {
+        let key = |name: &ManifestName| layout::manifest(&name.cluster, &name.id);
+        let keys: Vec<ObjectKey> = names.iter().map(key).collect();
+        let read = documents::get_each_with_signature(&*self.store, &keys).await?;
+        let named = names.into_iter().zip(keys).zip(read);
+        Ok(named.map(|((name, key), read)| (name, key, read)).collect())
     }
 
     fn check_batch(&self, batch: Vec<Fetched>) -> Vec<Result<Entry, Fault>> {
@@ -481,4 +486,4 @@ impl Repository {
     }
 }
 
-type Fetched = (ManifestName, ObjectKey, Result<(Bytes, String), RepoError>);
+type Fetched = (ManifestName, ObjectKey, Result<Signed, RepoError>);

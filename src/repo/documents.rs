@@ -240,19 +240,46 @@ pub fn check_signature(
     }
 }
 
+/// An object's bytes and its signature.
+pub type Signed = (Bytes, String);
+
 /// Reads an object and its signature, both at once; an absent signature is an untrusted object.
-///
-/// The signature is put first, so one that is absent is looked for again when the object is there: the first look
-/// may have been before both were put.
 pub async fn get_with_signature(
     store: &dyn ObjectStore,
     key: &ObjectKey,
-) -> Result<(Bytes, String), RepoError> {
+) -> Result<Signed, RepoError> {
     let beside = layout::signature(key);
-    let (bytes, mut signature) = tokio::join!(store.get(key), store.get(&beside));
+    let (bytes, signature) = tokio::join!(store.get(key), store.get(&beside));
+    signed(store, key, bytes, signature).await
+}
+
+/// [`get_with_signature`] of each of `keys`, in their order.
+pub async fn get_each_with_signature(
+    store: &dyn ObjectStore,
+    keys: &[ObjectKey],
+) -> Result<Vec<Result<Signed, RepoError>>, RepoError> {
+    let pairs = keys.iter().flat_map(|key| [key.clone(), layout::signature(key)]);
+    let mut found = store.get_each(&pairs.collect::<Vec<_>>()).await?.into_iter();
+    let mut all = Vec::with_capacity(keys.len());
+    for key in keys {
+        let mut next = || found.next().expect("a store answers for every key");
+        let (bytes, signature) = (next(), next());
+        all.push(signed(store, key, bytes, signature).await);
+    }
+    Ok(all)
+}
+
+/// The signature is put first, so one that is absent is looked for again when the object is there: the first look
+/// may have been before both were put.
+async fn signed(
+    store: &dyn ObjectStore,
+    key: &ObjectKey,
+    bytes: Result<Bytes, StoreError>,
+    mut signature: Result<Bytes, StoreError>,
+) -> Result<Signed, RepoError> {
     let bytes = bytes?;
     if let Err(StoreError::NotFound(_)) = signature {
-        signature = store.get(&beside).await;
+        signature = store.get(&layout::signature(key)).await;
     }
     let signature = match signature {
         Ok(signature) => signature,

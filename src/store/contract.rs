@@ -92,6 +92,12 @@ async fn a_part_is_just_that_part(store: &dyn ObjectStore) {
 
 async fn what_is_not_there_is_not_found(store: &dyn ObjectStore) {
     put(store, "contract/missing/here", b"x").await;
+    let keys = ["contract/missing/nothing", "contract/missing/here"].map(key);
+    let each = store.get_each(&keys).await.expect("an answer");
+    assert!(
+        matches!(&each[..], [Err(StoreError::NotFound(none)), Ok(x)] if *none == keys[0] && *x == b"x"[..]),
+        "{each:?}"
+    );
     for name in ["contract/missing/nothing", "contract/missing", "contract/no/such/place"] {
         let error = store.get(&key(name)).await.expect_err("nothing lies there");
         assert!(matches!(&error, StoreError::NotFound(k) if k.as_str() == name), "{error:?}");

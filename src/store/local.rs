@@ -119,6 +119,14 @@ impl ObjectStore for LocalStore {
         self.blocking(move |place| place.get(&key)).await
     }
 
+    async fn get_each(
+        &self,
+        keys: &[ObjectKey],
+    ) -> Result<Vec<Result<Bytes, StoreError>>, StoreError> {
+        let keys = keys.to_vec();
+        self.blocking(move |place| Ok(keys.iter().map(|key| place.get(key)).collect())).await
+    }
+
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
         let key = key.clone();
         self.blocking(move |place| place.get_range(&key, &range)).await

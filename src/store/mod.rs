@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _};
 
 use crate::domain::failure::{Failure, FailureKind, system_hint};
 use crate::domain::key::ObjectKey;
@@ -117,6 +117,17 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
 
     /// The whole object.
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, StoreError>;
+
+    /// Several small objects, in the order of their keys, each as [`ObjectStore::get`] would give it.
+    ///
+    /// For a store whose calls cost more than what they do: it does all of them in one.
+    async fn get_each(
+        &self,
+        keys: &[ObjectKey],
+    ) -> Result<Vec<Result<Bytes, StoreError>>, StoreError> {
+        let gets: Vec<_> = keys.iter().map(|key| self.get(key)).collect();
+        Ok(stream::iter(gets).buffered(self.concurrency().max(1)).collect().await)
+    }
 
     /// Just these bytes of the object, which must lie within it; else an error, never others.
     ///
