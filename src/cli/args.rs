@@ -14,7 +14,7 @@ Exit codes:
     0  done
     1  unexpected
     2  usage or configuration
-    3  verification failed, or damage found
+    3  verification failed, damage found, or `status --strict` finds something overdue or unreadable
     4  PostgreSQL
     5  store
     6  busy: another writer

@@ -136,6 +136,7 @@ fn rotate_text(report: &RotateReport, url: &str) -> String {
         text.line(&format!("set encryption.recipients in {}", config.display()));
     }
     text.block("\nWhat is to be done now:\n");
+    text.line("- Restart a daemon that runs here: until then it holds the old key, and its runs are refused.");
     text.line("- Take a snapshot. It stores everything anew.");
     text.line(&format!(
         "- Other hosts that write here are refused (exit 7) until they have {} and these recipients.",

@@ -330,7 +330,8 @@ async fn restore_all(
     let options = options(args);
     if args.dry_run {
         for entry in &entries {
-            let plan = restore::plan(&restoring, entry, &options).await.map_err(failed)?;
+            let plan = restore::plan_of_all(&restoring, entry, &options).await.map_err(failed)?;
+            let Some(plan) = plan else { continue };
             progress.aside(|| context.output.result(|| plan_text(&plan), || plan_json(&plan)))?;
         }
         return Ok(());

@@ -60,6 +60,9 @@ fn a_lost_server_comes_back_with_one_line() {
     let target = Cluster::newer(&[]);
     let to = target.url("postgres");
     let line = ["restore", "--all", "--to", &to, "--json"];
+    let planned = host.pgkeep(line).args(["--dry-run"]).run().expect_code(0);
+    assert_eq!(planned.json_lines().len(), 2, "{planned:?}");
+    assert_eq!(target.psql("postgres", "SELECT count(*) FROM pg_database").trim(), "3");
     let output = host.pgkeep(line).run().expect_code(0);
     let restored = output.json_lines();
     // The snapshot of `postgres` holds nothing, and a new server has one.

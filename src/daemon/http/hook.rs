@@ -67,7 +67,7 @@ pub(super) async fn snapshot(
     request: Request,
 ) -> Result<Response, Problem> {
     let Some(token) = context.shared.token() else {
-        let hint = "set daemon.token_file to a private file with a token (`openssl rand -hex 32`), and reload";
+        let hint = "set daemon.token_file to a private file with a token (`openssl rand -hex 32`), and restart the daemon";
         let message = "there is no snapshot hook here: no token is configured";
         return Err(Problem::new(StatusCode::NOT_FOUND, FailureKind::Usage, message, hint));
     };

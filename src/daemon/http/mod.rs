@@ -62,7 +62,11 @@ pub enum HttpError {
 
 impl Failure for HttpError {
     fn kind(&self) -> FailureKind {
-        FailureKind::Usage
+        match self {
+            // The address may be free again when systemd starts the daemon the next time, which it does not after a mistake.
+            Self::Listen { .. } => FailureKind::Unexpected,
+            Self::Remote(_) | Self::EmptyToken => FailureKind::Usage,
+        }
     }
 
     fn hint(&self) -> Option<String> {

@@ -4,7 +4,7 @@
 //! is told while the server is still as it was. Then database after database is restored as alone; one that
 //! fails does not stop the next.
 
-use super::plan::Destination;
+use super::plan::{Destination, RestorePlan};
 use super::{RestoreError, RestoreOptions, RestoreReport, Restoring, plan, run, survey};
 use crate::domain::id::BackupId;
 use crate::domain::inventory::Inventory;
@@ -30,7 +30,7 @@ pub async fn all(
     for entry in entries {
         let id = &entry.manifest.id;
         match prepare(restoring, entry, options).await {
-            Ok(Some(options)) => planned.push((entry, options)),
+            Ok(Some((_, options))) => planned.push((entry, options)),
             Ok(None) => {}
             Err(RestoreError::Interrupted) => return Err(RestoreError::Interrupted),
             Err(error) => restored.push((id.clone(), Err(error))),
@@ -54,6 +54,15 @@ pub async fn all(
     Ok(restored)
 }
 
+/// What [`all`] would do with `entry`, which changes nothing; none when there is nothing to do.
+pub async fn plan_of_all(
+    restoring: &Restoring<'_>,
+    entry: &Entry,
+    options: &RestoreOptions,
+) -> Result<Option<RestorePlan>, RestoreError> {
+    Ok(prepare(restoring, entry, options).await?.map(|(plan, _)| plan))
+}
+
 /// How this database is restored; none when there is nothing to do.
 ///
 /// A new server has a database `postgres` already. With nothing in it, it gives way (and is kept, as every
@@ -62,9 +71,9 @@ async fn prepare(
     restoring: &Restoring<'_>,
     entry: &Entry,
     options: &RestoreOptions,
-) -> Result<Option<RestoreOptions>, RestoreError> {
+) -> Result<Option<(RestorePlan, RestoreOptions)>, RestoreError> {
     match plan(restoring, entry, options).await {
-        Ok(_) => Ok(Some(options.clone())),
+        Ok(plan) => Ok(Some((plan, options.clone()))),
         Err(RestoreError::NameTaken { database, target }) => {
             if !survey::is_empty(restoring.server, &database).await? {
                 return Err(RestoreError::NotEmpty { database, target });
@@ -78,8 +87,8 @@ async fn prepare(
             let mut options = options.clone();
             options.destination = Destination { name: None, replace: true };
             options.consent.yes = true;
-            plan(restoring, entry, &options).await?;
-            Ok(Some(options))
+            let plan = plan(restoring, entry, &options).await?;
+            Ok(Some((plan, options)))
         }
         Err(error) => Err(error),
     }

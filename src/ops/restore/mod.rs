@@ -24,7 +24,7 @@ mod swap;
 #[cfg(test)]
 mod tests;
 
-pub use all::{Restored, all};
+pub use all::{Restored, all, plan_of_all};
 pub use error::RestoreError;
 pub use export::{ExportFormat, ExportReport, Form, Output, export};
 pub use plan::{Consent, Destination, Naming, RestorePlan};

@@ -147,6 +147,6 @@ async fn what_cannot_or_must_not_be_served_is_refused_at_the_start() {
     assert!(matches!(start(empty).await, Err(HttpError::EmptyToken)));
     let taken = HttpOptions { listen: daemon.address, ..options() };
     let error = start(taken).await.expect_err("a daemon listens there");
-    assert_eq!(error.kind().exit_code(), 2);
+    assert_eq!(error.kind().exit_code(), 1);
     assert!(error.to_string().contains(&daemon.address.to_string()), "{error}");
 }
