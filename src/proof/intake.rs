@@ -21,6 +21,7 @@ use super::ProofError;
 use super::fingerprint::{ArchiveSums, Sums};
 use crate::domain::archive::{
     ArchiveError, ArchiveReader, ArchiveSummary, DataSink, NoSink, RowCounter, Toc, TocEntry,
+    table_of,
 };
 use crate::postgres::quote_literal;
 
@@ -48,6 +49,8 @@ pub(super) struct Table {
     pub(super) name: String,
     /// The COPY statement.
     pub(super) copy: String,
+    /// The entry of the table that has all its rows once these are in; none where they go to the partitions of another.
+    pub(super) fills: Option<u32>,
 }
 
 /// A piece of work for any session.
@@ -210,7 +213,11 @@ impl DataSink for Sink {
         self.batches.now = None;
         if self.wanted.tables.contains(&entry.dump_id) {
             let copy = copy_statement(entry, &self.encoding);
-            let table = Arc::new(Table { name: entry.describe(), copy });
+            let fills = match entry.dependencies[..] {
+                [id] if table_of(entry)?.via_root.is_none() => Some(id),
+                _ => None,
+            };
+            let table = Arc::new(Table { name: entry.describe(), copy, fills });
             self.batches.now = Some(Current::Rows { table, lines: Vec::new() });
         }
         Ok(())

@@ -19,7 +19,7 @@ use futures::future::try_join_all;
 
 use super::ProofError;
 use super::accident::{self, PLAIN_WORDS};
-use super::build::{Plan, build};
+use super::build::{Plan, Steps};
 use super::checks::tables;
 use super::fill::fill;
 use super::fingerprint::Sums;
@@ -232,15 +232,22 @@ async fn load_as(
         return Err(ended(intake.contents).await);
     }
     restore.run(&selection.before).await?;
-    fill(request.target, request.jobs, &request.expected.database.lc_monetary, intake.batches)
-        .await?;
-    let contents = intake.contents.await.map_err(|_| ProofError::Stopped)??;
-    request
-        .observer
-        .step("building indexes and constraints, counting rows", request.target.database());
     let tables = tables(session, request.expected).await?;
-    let plan = Plan::new(&contents.summary, &selection.indexes, tables);
-    let counts = build(request.target, request.jobs, request.tablespaces, plan).await?;
+    let plan = Plan::new(&head.toc, &request.expected.rows, &selection.indexes, tables);
+    let sessions = request.jobs.max(1);
+    let steps = Steps::new(plan, sessions, request.tablespaces);
+    let lc_monetary = &request.expected.database.lc_monetary;
+    let filled = fill(request.target, sessions, lc_monetary, intake.batches, &steps);
+    let read = async {
+        let contents = intake.contents.await.map_err(|_| ProofError::Stopped)??;
+        request
+            .observer
+            .step("building indexes and constraints, counting rows", request.target.database());
+        steps.whole();
+        Ok(contents)
+    };
+    let ((), contents) = futures::try_join!(filled, read)?;
+    let counts = steps.into_counts();
     restore.run(&selection.after).await?;
     if request.analyze {
         request.observer.step("gathering statistics", request.target.database());

@@ -239,3 +239,23 @@ fn a_table_as_sql_goes_through_a_pipe_into_another_database() {
     }
     assert!(!server.has_database("x"));
 }
+
+#[test]
+fn an_index_that_reads_another_table_is_built_when_that_table_has_its_rows() {
+    let server = Server::older();
+    let database = server.database("lookup");
+    // Declared immutable, as people do; `a` is filled long before `z`.
+    database.psql(
+        "CREATE TABLE z (v int, w int); \
+         CREATE FUNCTION look(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT w FROM public.z WHERE v = $1 LIMIT 1'; \
+         INSERT INTO z SELECT n, n % 10 FROM generate_series(1500000, 1, -1) n; \
+         CREATE TABLE a (v int PRIMARY KEY); INSERT INTO a SELECT generate_series(199991, 200000); \
+         CREATE INDEX looked ON a (look(v))",
+    );
+    let keeper = Keeper::initialised(&database.url());
+    keeper.snapshot();
+    let copy = format!("{}_copy", database.name);
+    keeper.pgkeep(["restore", "latest", "--as", &copy]).run().expect_code(0);
+    let sql = "SET enable_seqscan = off; SELECT count(*) FROM a WHERE look(v) = 7";
+    assert_eq!(server.psql(&copy, sql).trim(), "1");
+}
