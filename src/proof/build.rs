@@ -50,6 +50,8 @@ pub(super) struct Plan {
     all_filled: bool,
     /// Whether the archive was read to its end: few rows are left to put in, if any.
     whole: bool,
+    /// Nothing early could be done at the last look, and nothing has changed since: looks come with every batch.
+    none_early: bool,
 }
 
 /// One piece of work.
@@ -81,6 +83,15 @@ struct Entry {
     name: String,
     sql: String,
     tablespace: String,
+}
+
+impl Entry {
+    /// Whether it is built by sorting: a B-tree, as every primary key and unique constraint is.
+    fn sorts(&self) -> bool {
+        let plain = unquoted(&self.sql);
+        [" USING btree (", " PRIMARY KEY (", " UNIQUE "].iter().any(|words| plain.contains(words))
+            && !plain.contains(" EXCLUDE ")
+    }
 }
 
 /// What a statement locks.
@@ -167,8 +178,15 @@ impl Plan {
             hold.tables.iter().filter_map(|id| index.rows.get(id)).max().copied().unwrap_or(0)
         };
         steps.sort_by_key(|(turn, _, _, hold)| (*turn, std::cmp::Reverse(rows(hold))));
-        let step = |(place, (_, work, needs, hold)): (usize, (_, Work, _, Hold))| {
-            let early = matches!(&work, Work::Make(entry) if is_of_columns(&entry.sql));
+        // The key that a foreign key points to names that table. One of an extension's table is in no archive.
+        let names_its_tables = |needs: &[u32], hold: &Hold| {
+            let mut needed = needs.iter().filter_map(|id| index.entries.get(id));
+            hold.lock != Lock::ForeignKey
+                || needed.any(|entry| matches!(&*entry.desc, "CONSTRAINT" | "INDEX"))
+        };
+        let step = |(place, (_, work, needs, hold)): (usize, (_, Work, Box<[u32]>, Hold))| {
+            let early = matches!(&work, Work::Make(entry) if is_of_columns(&entry.sql))
+                && names_its_tables(&needs, &hold);
             Step { place, work, needs, rows: rows(&hold), early, hold }
         };
         let waiting: Vec<Step> = steps.into_iter().enumerate().map(step).collect();
@@ -206,13 +224,22 @@ impl Plan {
         self.waiting[..at].iter().filter(foreign_key).any(|other| !other.hold.allows(hold))
     }
 
+    /// The first step that can be done now, if possible one that holds nothing up.
+    fn next_of(&self, wanted: impl Fn(&Step) -> bool) -> Option<usize> {
+        let mut ready = self.ready().filter(|at| wanted(&self.waiting[*at])).peekable();
+        let first = ready.peek().copied();
+        ready.find(|at| !self.holds_up(*at)).or(first)
+    }
+
     /// Takes a step that can be done now; says how many processes may work at it, where `sessions` do.
     fn take(&mut self, sessions: usize, only_early: bool) -> Option<(Step, Crew)> {
-        let wanted = |at: &usize| !only_early || self.waiting[*at].early;
-        let mut ready = self.ready().filter(wanted);
-        let free = self.ready().filter(wanted).find(|at| !self.holds_up(*at));
-        let at = free.or_else(|| ready.next())?;
-        drop(ready);
+        if only_early && self.none_early {
+            return None;
+        }
+        let Some(at) = self.next_of(|step| !only_early || step.early) else {
+            self.none_early = only_early;
+            return None;
+        };
         let step = self.waiting.remove(at);
         self.running.insert(step.place, step.hold.clone());
         let builds = |at: &usize| matches!(self.waiting[*at].work, Work::Make(_));
@@ -262,11 +289,15 @@ impl<'a> Index<'a> {
     }
 }
 
+/// A statement without the names that stand in quotes.
+fn unquoted(sql: &str) -> String {
+    sql.split('"').step_by(2).collect()
+}
+
 /// Whether an index or key is made of columns alone: no expression, which has parentheses within the parentheses of
 /// the columns, and no condition.
 fn is_of_columns(sql: &str) -> bool {
-    // What stands in quotes is a name, or a number of `WITH (…)`.
-    let plain: String = sql.split('"').step_by(2).collect();
+    let plain = unquoted(sql);
     let mut depth = 0_u32;
     let mut deepest = 0;
     for letter in plain.chars() {
@@ -363,6 +394,7 @@ impl Steps {
     fn change_by(&self, change: impl FnOnce(&mut Desk)) {
         let mut desk = self.locked();
         change(&mut desk);
+        desk.plan.none_early = false;
         desk.plan.all_filled = desk.plan.whole && desk.taken && desk.filling == 0;
         drop(desk);
         self.changed.notify_waiters();
@@ -383,8 +415,10 @@ impl Steps {
         match &step.work {
             Work::Make(entry) => {
                 let memory_kib = match (step.hold.lock, crew) {
-                    // Its check hashes the keys that are pointed to.
+                    // A foreign key's check hashes the keys that are pointed to. Other kinds of index make other use of
+                    // memory: some are built many times slower with less of it, some not at all.
                     (Lock::ForeignKey, _) => memory_kib,
+                    _ if !entry.sorts() => memory_kib,
                     (_, Crew::One) => memory_kib.min(sort_kib(step.rows)),
                     (_, Crew::Several) => {
                         let share = sort_kib(step.rows).max(SHARE_KIB);
@@ -646,6 +680,45 @@ mod tests {
         ] {
             assert!(!is_of_columns(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_foreign_key_to_a_table_that_no_key_names_waits_for_all_rows() {
+        // As `pg_dump` writes one to an extension's table: it needs the extension, 8.
+        let entries: &[(u32, &str, &str, &[u32])] =
+            &[(7, "FK CONSTRAINT", "f FOREIGN KEY (srid) REFERENCES s.spatial(srid)", &[1, 8])];
+        let mut plan = plan(entries, &[]);
+        plan.all_filled = false;
+        plan.filled.insert(1);
+        assert!(plan.take(2, true).is_none());
+        plan.all_filled = true;
+        assert!(plan.take(2, false).is_some());
+    }
+
+    #[test]
+    fn only_what_sorts_is_given_less_memory() {
+        let sorts = |sql: &str| {
+            let (name, tablespace) = (String::new(), String::new());
+            Entry { id: 1, name, sql: sql.to_owned(), tablespace }.sorts()
+        };
+        assert!(sorts("CREATE INDEX i ON s.t USING btree (a);"));
+        assert!(sorts("ALTER TABLE ONLY s.t\n    ADD CONSTRAINT k PRIMARY KEY (a);"));
+        assert!(sorts("ALTER TABLE ONLY s.t\n    ADD CONSTRAINT k UNIQUE NULLS NOT DISTINCT (a);"));
+        assert!(!sorts("CREATE INDEX i ON s.t USING ivfflat (v) WITH (lists='100');"));
+        assert!(!sorts("CREATE INDEX \" USING btree (\" ON s.t USING gin (a);"));
+        assert!(!sorts("ALTER TABLE s.t ADD CONSTRAINT x EXCLUDE USING gist (a WITH &&);"));
+    }
+
+    #[test]
+    fn a_look_that_found_nothing_is_not_repeated_until_something_changes() {
+        let index = [(3, "INDEX", "i ON s.small USING btree (a)", &[1][..])];
+        let plan = Plan { all_filled: false, ..plan(&index, &[]) };
+        let steps = Steps::new(plan, 2, false);
+        assert!(steps.take_early().is_none());
+        steps.locked().plan.filled.insert(1);
+        assert!(steps.take_early().is_none(), "nobody said that anything changed");
+        steps.filled(1);
+        assert!(steps.take_early().is_some());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! orphaned signature vouches for nothing, because its trusted comment names the object.
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -260,13 +261,9 @@ pub async fn get_each_with_signature(
 ) -> Result<Vec<Result<Signed, RepoError>>, RepoError> {
     let pairs = keys.iter().flat_map(|key| [key.clone(), layout::signature(key)]);
     let mut found = store.get_each(&pairs.collect::<Vec<_>>()).await?.into_iter();
-    let mut all = Vec::with_capacity(keys.len());
-    for key in keys {
-        let mut next = || found.next().expect("a store answers for every key");
-        let (bytes, signature) = (next(), next());
-        all.push(signed(store, key, bytes, signature).await);
-    }
-    Ok(all)
+    let mut next = || found.next().expect("a store answers for every key");
+    let all: Vec<_> = keys.iter().map(|key| signed(store, key, next(), next())).collect();
+    Ok(stream::iter(all).buffered(store.concurrency().max(1)).collect().await)
 }
 
 /// The signature is put first, so one that is absent is looked for again when the object is there: the first look

@@ -53,6 +53,9 @@ const TEMPORARY: &str = ".tmp";
 const STALE: Duration = Duration::from_hours(24);
 /// Calls at work at once; more gain nothing and hold a thread each.
 const CALLS_MAX: usize = 16;
+/// Objects that one call reads where many are asked for: enough that a hop to a thread costs little beside them, few
+/// enough that a slow disk has many calls to answer at once.
+const EACH: usize = 8;
 /// A listing reads directories until it has this many objects to give.
 const LIST_BATCH: usize = 1024;
 
@@ -123,8 +126,16 @@ impl ObjectStore for LocalStore {
         &self,
         keys: &[ObjectKey],
     ) -> Result<Vec<Result<Bytes, StoreError>>, StoreError> {
-        let keys = keys.to_vec();
-        self.blocking(move |place| Ok(keys.iter().map(|key| place.get(key)).collect())).await
+        let calls: Vec<_> = keys
+            .chunks(EACH)
+            .map(|keys| {
+                let keys = keys.to_vec();
+                self.blocking(move |place| Ok(keys.iter().map(|key| place.get(key)).collect()))
+            })
+            .collect();
+        let calls = stream::iter(calls).buffered(CALLS_MAX);
+        let each: Vec<Vec<_>> = calls.try_collect().await?;
+        Ok(each.into_iter().flatten().collect())
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -1,7 +1,7 @@
 //! `snapshot`: a logical backup of one database, or of several, one after the other.
 //!
 //! The runbook for one database ([`one`]): the `before` hook; the lock that keeps a second run away; the
-//! tables held still ([`crate::postgres::hold`]); the intent; inventory, globals and the dump, cut and
+//! tables held still ([`crate::postgres::hold`]); `pg_dump`; the intent; inventory, globals and the dump, cut and
 //! stored as it comes; the program's good end; the holder still there; the commit. A failure at any step
 //! leaves nothing that is listed, and the next database is taken all the same.
 
@@ -229,10 +229,12 @@ impl Run<'_> {
             database: self.database.to_owned(),
             host: self.options.host.clone(),
         };
+        // It reads its catalogs while the store is asked what is there.
+        let dump = self.start_dump(&holder, &programs)?;
         let backup = self.repository.begin_backup(spec).await?;
         let abandon = Abandon { repository: self.repository, id: Some(backup.id().clone()) };
         // What is dropped here ends the programs and sessions; then there is time to tell a prune.
-        let store = Box::pin(self.store(backup, holder, &programs));
+        let store = Box::pin(self.store(backup, holder, &programs, dump));
         let result = self.observer.guard(cancel, store).await;
         abandon.settle(result.is_ok()).await;
         result
@@ -244,14 +246,15 @@ impl Run<'_> {
         mut backup: Backup<'_>,
         holder: HeldSnapshot,
         programs: &Programs,
+        dump: Child,
     ) -> Result<Manifest, SnapshotError> {
-        self.observer.step("reading the catalog", self.database);
-        let mut inventory = catalog::inventory(holder.session().client()).await?;
         self.observer.step("dumping", self.database);
         let params = self.repository.document.chunking;
         let key = backup.access().chunk_key.clone();
-        let dump = self.dump(&mut backup, &holder, programs);
-        let (summary, globals) = tokio::try_join!(dump, self.globals(programs))?;
+        let dump = self.dump(&mut backup, dump);
+        let inventory = async { Ok(catalog::inventory(holder.session().client()).await?) };
+        let (summary, globals, mut inventory) =
+            tokio::try_join!(dump, self.globals(programs), inventory)?;
         let chunks = stream::bytes(globals, params, key);
         backup.write_part(PartKind::Globals, "globals", chunks, self.observer).await?;
         if !holder.is_alive(HOLDER_PATIENCE).await {
@@ -283,13 +286,12 @@ impl Run<'_> {
         Ok(manifest)
     }
 
-    /// `pg_dump`, from its start to its good end.
-    async fn dump(
+    /// `pg_dump`, which waits with its first bytes until they are read.
+    fn start_dump(
         &self,
-        backup: &mut Backup<'_>,
         holder: &HeldSnapshot,
         programs: &Programs,
-    ) -> Result<ArchiveSummary, SnapshotError> {
+    ) -> Result<Child, SnapshotError> {
         let spec = ChildSpec::new(programs.program("pg_dump")?)
             .args(["--format=custom", "--compress=0", "--no-password", "--encoding=UTF8"])
             .arg(format!("--snapshot={}", holder.held.snapshot))
@@ -303,7 +305,15 @@ impl Run<'_> {
         } else {
             spec.connection(&self.connection.with_options(&row_options()))
         };
-        let mut child = Child::spawn(spec)?;
+        Ok(Child::spawn(spec)?)
+    }
+
+    /// Stores what `pg_dump` writes, to its good end.
+    async fn dump(
+        &self,
+        backup: &mut Backup<'_>,
+        mut child: Child,
+    ) -> Result<ArchiveSummary, SnapshotError> {
         let pipe = child.take_stdout().expect("stdout was asked for");
         let params = self.repository.document.chunking;
         let key = backup.access().chunk_key.clone();
