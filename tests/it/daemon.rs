@@ -194,6 +194,10 @@ fn a_bad_configuration_is_refused_and_the_old_one_goes_on() {
     eventually("the second is taken", PATIENCE, || host.taken().contains_key(&two.name));
     stop(&host, running);
     assert!(host.taken().values().all(|count| *count == 1));
+    // Other clusters would be backed up and not watched.
+    let other = "PGKEEP__CLUSTERS__ERP__URL";
+    let selected = host.daemon().env("PGKEEP_CLUSTER", "main").env(other, "postgres://nobody@h/d");
+    selected.run().expect_failure(2, &["PGKEEP_CLUSTER", "`erp`"]);
     // At the start it is refused like by any other command.
     host.configure("snapshot = { schedule = \"0 25 * * *\" }");
     host.daemon().run().expect_failure(2, &["clusters.main.snapshot.schedule", "0 25 * * *"]);
