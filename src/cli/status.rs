@@ -212,7 +212,8 @@ mod tests {
     use super::*;
     use crate::domain::manifest::Trigger;
     use crate::domain::status::{
-        BackupFacts, KeyStatus, Mark, MarkKind, RecoveryWindow, Schedules, VerifiedFacts, WalStatus,
+        BackupFacts, KeyStatus, Mark, MarkKind, Overdue, RecoveryWindow, Schedules, VerifiedFacts,
+        WalStatus,
     };
     use crate::domain::verification::Depth;
 
@@ -273,7 +274,7 @@ mod tests {
             last_verified: None,
             usual_bytes: None,
             removes_next: Vec::new(),
-            overdue: vec!["no good backup".to_owned()],
+            overdue: vec![Overdue::backup("no good backup")],
             ..database("blog")
         };
         let gone = DatabaseStatus { configured: false, next_snapshot: None, ..database("gone") };

@@ -117,6 +117,8 @@ pub(super) struct Engine {
     past: Option<Past>,
     ahead: Arc<HashSet<BackupId>>,
     memories: HashMap<Job, Memory>,
+    /// Done since the last look was begun, which may not have seen it.
+    unseen: HashSet<Job>,
     /// Nothing is due before this, if nothing changes.
     again: Option<Timestamp>,
     changed: bool,
@@ -149,6 +151,7 @@ impl Engine {
             past: None,
             ahead: Arc::default(),
             memories: HashMap::new(),
+            unseen: HashSet::new(),
             again: None,
             changed: true,
             permits: Arc::new(Semaphore::new(concurrency)),
@@ -192,6 +195,10 @@ impl Engine {
         self.tasks.shared.update_health(|health| health.last_round = Some(Instant::now()));
         self.watch_clock();
         self.begin_looks();
+        self.begin_due();
+    }
+
+    fn begin_due(&mut self) {
         let now = self.now();
         let time_has_come = self.again.is_some_and(|again| again <= now.wall);
         if !self.changed && !time_has_come {
@@ -258,6 +265,7 @@ impl Engine {
         let listed = self.lists.values().all(|list| list.at.is_some());
         if listed && self.look.is_due(LOOK_EVERY) {
             self.look.begin();
+            self.unseen.clear();
             let remembered = Arc::clone(&self.remembered);
             self.tasks.look(repository.clone(), remembered, &self.settings, self.databases.clone());
         }
@@ -283,13 +291,24 @@ impl Engine {
         match result {
             Ok(look) => {
                 self.past = Some(self.past_of(&look.catalog));
-                self.tasks.stands(look.status);
                 self.changed = true;
+                // First, so that what is about to be made is not told as missing.
+                self.begin_due();
+                self.tasks.stands(look.status, &self.under_way());
             }
             Err(error) => {
                 tracing::warn!("the repository cannot be looked at: {}", error.message);
             }
         }
+    }
+
+    /// What is at work, here or elsewhere, or was just done.
+    fn under_way(&self) -> Vec<Job> {
+        let now = self.started.elapsed();
+        let is_at_work =
+            |memory: &Memory| memory.busy || memory.not_before.is_some_and(|then| then > now);
+        let at_work = self.memories.iter().filter(|(_, memory)| is_at_work(memory));
+        at_work.map(|(job, _)| job).chain(&self.unseen).cloned().collect()
     }
 
     fn past_of(&mut self, catalog: &Catalog) -> Past {
@@ -413,11 +432,14 @@ impl Engine {
         let now = self.started.elapsed();
         for (job, occurrence) in jobs {
             tracing::debug!(job = job.name(), ?held, "somebody else does it");
-            let memory = self.memories.entry(job).or_default();
+            let memory = self.memories.entry(job.clone()).or_default();
             memory.busy = false;
             match held {
                 Held::Busy => memory.not_before = Some(now + BUSY_AGAIN),
-                Held::Done => memory.done = memory.done.max(Some(occurrence)),
+                Held::Done => {
+                    memory.done = memory.done.max(Some(occurrence));
+                    self.unseen.insert(job);
+                }
             }
         }
         self.look.wanted = true;
@@ -436,7 +458,7 @@ impl Engine {
         }
         for (job, occurrence) in jobs {
             let work = job.work;
-            let memory = self.memories.entry(job).or_default();
+            let memory = self.memories.entry(job.clone()).or_default();
             memory.busy = false;
             // What a verification found is a result: the same would be found again.
             let found = work == Work::Verify
@@ -444,6 +466,7 @@ impl Engine {
             if matches!(ended, Ended::Done(..)) || found {
                 memory.done = memory.done.max(Some(occurrence));
                 memory.attempts = None;
+                self.unseen.insert(job);
             } else if busy {
                 memory.not_before = Some(now + BUSY_AGAIN);
             } else if !stopped {

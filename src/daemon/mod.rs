@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::engine::{Engine, Message};
+use self::jobs::Job;
 use self::shared::Shared;
 use self::teller::Teller;
 use crate::config::Settings;
@@ -136,10 +137,10 @@ impl Tasks {
         let _ = self.outbox.send(message).await;
     }
 
-    /// How it stands has been found out.
-    fn stands(&self, status: Status) {
+    /// How it stands has been found out, while these jobs are under way.
+    fn stands(&self, status: Status, under_way: &[Job]) {
         tracing::debug!("looked at the catalog");
-        self.teller.stands(&status);
+        self.teller.stands(&status, under_way);
         self.shared.set_status(status);
     }
 }

@@ -86,10 +86,10 @@ impl Teller {
         }
     }
 
-    /// How it stands was found out.
-    pub(super) fn stands(&self, status: &Status) {
+    /// How it stands was found out, while these jobs are under way.
+    pub(super) fn stands(&self, status: &Status, under_way: &[Job]) {
         let mut inner = self.inner();
-        let (tellings, told) = inner.told.and(status, inner.started.elapsed());
+        let (tellings, told) = inner.told.and(status, under_way, inner.started.elapsed());
         inner.told = told;
         for telling in tellings {
             let news = telling.news;

@@ -95,6 +95,7 @@ fn what_was_missed_is_caught_up_once_however_often_the_daemon_is_killed() {
     // Nothing was ever taken: the run of last night was missed.
     let running = host.start();
     told(&running, " done", 2);
+    assert!(!running.stderr().contains("no backup yet"), "they are on their way");
     running.signal(Signal::KILL);
     assert_eq!(running.wait().code, 137);
     let all = || [&one.name, &two.name].map(|name| (name.clone(), 1)).into();
