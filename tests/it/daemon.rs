@@ -170,7 +170,8 @@ fn one_database_that_fails_stops_no_other_and_is_tried_again() {
     drop(gone);
     let running = host.start();
     eventually("the good one is taken", PATIENCE, || host.taken().contains_key(&good.name));
-    told(&running, &format!("snapshot main/{name} failed"), 1);
+    // A minute later once more.
+    told(&running, &format!("snapshot main/{name} failed"), 2);
     let log = stop(&host, running);
     assert!(log.contains("exit_code=4"), "{log}");
 }
