@@ -12,10 +12,12 @@ use super::runs::Run;
 use super::work::Ended;
 use crate::config::Settings;
 use crate::domain::connection::Secret;
-use crate::domain::failure::FailureKind;
 use crate::domain::status::Status;
 use crate::notify::{Notifier, Ping};
 use crate::wiring;
+
+/// A job of a run, and the time of its schedule that it is for; none where somebody asked for it.
+pub(super) type JobOfRun = (Job, Option<Timestamp>);
 
 /// What was told so far, and the way to tell more. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -45,30 +47,18 @@ impl Teller {
         self.inner().notifier = notifier;
     }
 
-    /// A job begins.
-    pub(super) fn begun(&self, settings: &Settings, job: &Job) {
-        if let Some(url) = ping_of(settings, job) {
-            self.inner().notifier.ping(url, Ping::Start, "");
+    /// A run of scheduled jobs begins.
+    pub(super) fn begun(&self, settings: &Settings, jobs: &[JobOfRun]) {
+        let inner = self.inner();
+        for url in jobs.iter().filter_map(|job| ping_of(settings, job)) {
+            inner.notifier.ping(url, Ping::Start, "");
         }
     }
 
-    /// A job has ended, for that time of its schedule if it had one.
-    pub(super) fn over(
-        &self,
-        settings: &Settings,
-        job: &Job,
-        occurrence: Option<Timestamp>,
-        run: &Run,
-        ended: &Ended,
-    ) {
-        // Somebody else is at it: it is looked at again soon.
-        if occurrence.is_some()
-            && matches!(ended, Ended::Failed(error, _) if error.kind == FailureKind::Busy)
-        {
-            return;
-        }
+    /// A run has ended, for these jobs: each one's ping is told, and one word about the run is enough.
+    pub(super) fn over(&self, settings: &Settings, jobs: &[JobOfRun], run: &Run, ended: &Ended) {
         let mut inner = self.inner();
-        if let Some(url) = occurrence.and_then(|_| ping_of(settings, job)) {
+        for url in jobs.iter().filter_map(|job| ping_of(settings, job)) {
             match ended {
                 Ended::Done(..) => inner.notifier.ping(url, Ping::Success, ""),
                 Ended::Failed(error, _) => inner.notifier.ping(url, Ping::Fail, &error.message),
@@ -78,9 +68,12 @@ impl Teller {
             Ended::Done(..) => 0,
             Ended::Failed(error, _) => error.kind.exit_code(),
         };
-        let now = Outcome { occurrence, exit_code };
-        let before = inner.outcomes.insert(job.clone(), now);
-        if let Some(news) = news::of_run(before, now) {
+        let of_one = |(job, occurrence): &JobOfRun| {
+            let now = Outcome { occurrence: *occurrence, exit_code };
+            news::of_run(inner.outcomes.insert(job.clone(), now), now)
+        };
+        let gravest = jobs.iter().filter_map(of_one).min();
+        if let Some(news) = gravest {
             let message = news::run_message(news, run, &wiring::host_name(), Timestamp::now());
             inner.notifier.tell(news, message);
         }
@@ -105,7 +98,9 @@ impl Teller {
     }
 }
 
-fn ping_of<'a>(settings: &'a Settings, job: &Job) -> Option<&'a Secret> {
+/// Who is told that a job is alive; only what is scheduled is waited for.
+fn ping_of<'a>(settings: &'a Settings, (job, occurrence): &JobOfRun) -> Option<&'a Secret> {
+    occurrence.as_ref()?;
     let cluster = settings.clusters.get(&job.cluster)?;
     let job = match job.work {
         super::runs::Work::Snapshot => &cluster.snapshot,

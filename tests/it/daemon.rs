@@ -1,5 +1,7 @@
 //! The daemon: no run is lost and none doubled, whatever happens to it, to the clock, or beside it.
 
+mod company;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,7 +25,9 @@ impl Host {
         let url = databases[0].url();
         let mut keeper = Keeper::initialised(&url);
         keeper
+            // The file alone says where all is, so that it can be changed under a daemon.
             .unset("PGKEEP_DATABASE_URL")
+            .unset("PGKEEP_REPOSITORY")
             .set("PGKEEP__DAEMON__LISTEN", "127.0.0.1:0")
             .set("PGKEEP_LOG", "pgkeep=debug");
         let host = Self { keeper, server: server.url("postgres") };
@@ -34,11 +38,21 @@ impl Host {
 
     /// Replaces what is said of the cluster.
     fn configure(&self, cluster: &str) {
+        self.write(&format!("[clusters.main]\nurl = \"{}\"\n{cluster}", self.server));
+    }
+
+    /// Replaces all from the clusters on.
+    fn write(&self, clusters: &str) {
+        self.edit(|text| {
+            let head = text.split("[clusters.").next().expect("a head");
+            format!("{}\n{clusters}\n", head.trim_end_matches(['#', ' ']))
+        });
+    }
+
+    fn edit(&self, change: impl FnOnce(&str) -> String) {
         let path = self.keeper.home().join("pgkeep.toml");
         let text = std::fs::read_to_string(&path).expect("init wrote it");
-        let head = text.split("[clusters.").next().expect("a head").trim_end_matches(['#', ' ']);
-        let text = format!("{head}\n[clusters.main]\nurl = \"{}\"\n{cluster}\n", self.server);
-        std::fs::write(&path, text).expect("a configuration");
+        std::fs::write(&path, change(&text)).expect("a configuration");
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, private).expect("a mode");
     }
@@ -67,6 +81,13 @@ impl Host {
 fn up(running: Running) -> Running {
     eventually("the daemon is up", PATIENCE, || running.stdout().contains("listening on"));
     running
+}
+
+/// Where its page is.
+#[track_caller]
+fn page(running: &Running) -> String {
+    let said = running.stdout();
+    said.split_whitespace().find(|word| word.starts_with("http://")).expect("a URL").to_owned()
 }
 
 #[track_caller]
