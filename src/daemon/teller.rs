@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::jobs::Job;
-use super::news::{self, Outcome, Told};
+use super::news::{self, Outcome, Telling, Told};
 use super::runs::Run;
 use super::work::Ended;
 use crate::config::Settings;
 use crate::domain::connection::Secret;
 use crate::domain::status::Status;
-use crate::notify::{Notifier, Ping};
+use crate::domain::told::Failed;
+use crate::notify::{Message, News, Notifier, Ping};
 use crate::wiring;
 
 /// A job of a run, and the time of its schedule that it is for; none where somebody asked for it.
@@ -28,13 +29,16 @@ struct Inner {
     notifier: Notifier,
     outcomes: HashMap<Job, Outcome>,
     told: Told,
+    /// Whether it was told that the repository cannot be opened.
+    out_of_reach: bool,
     started: Instant,
 }
 
 impl Teller {
     pub(super) fn new(notifier: Notifier) -> Self {
         let (outcomes, told) = (HashMap::new(), Told::default());
-        let inner = Inner { notifier, outcomes, told, started: Instant::now() };
+        let inner =
+            Inner { notifier, outcomes, told, out_of_reach: false, started: Instant::now() };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -79,6 +83,39 @@ impl Teller {
         }
     }
 
+    /// The repository cannot be opened, and so nothing is done: told once. Whether it was told now.
+    pub(super) fn out_of_reach(&self, why: &Failed) -> bool {
+        let mut inner = self.inner();
+        let is_news = !std::mem::replace(&mut inner.out_of_reach, true);
+        if is_news {
+            let text = format!("nothing is done: the repository cannot be opened: {}", why.message);
+            let message =
+                of_repository(News::Failure, text).message(&wiring::host_name(), Timestamp::now());
+            let exit_code = Some(why.kind.exit_code());
+            inner
+                .notifier
+                .tell(News::Failure, Message { hint: why.hint.clone(), exit_code, ..message });
+        }
+        is_news
+    }
+
+    /// It was opened.
+    pub(super) fn within_reach(&self) {
+        let mut inner = self.inner();
+        if std::mem::take(&mut inner.out_of_reach) {
+            let text = "the repository can be opened again".to_owned();
+            let message =
+                of_repository(News::Recovery, text).message(&wiring::host_name(), Timestamp::now());
+            inner.notifier.tell(News::Recovery, message);
+        }
+    }
+
+    /// Another repository is in force: what was told of the one before says nothing of it.
+    pub(super) fn forget(&self) {
+        let mut inner = self.inner();
+        (inner.outcomes, inner.told) = (HashMap::new(), Told::default());
+    }
+
     /// How it stands was found out, while these jobs are under way.
     pub(super) fn stands(&self, status: &Status, under_way: &[Job]) {
         let mut inner = self.inner();
@@ -96,6 +133,10 @@ impl Teller {
         let notifier = self.inner().notifier.clone();
         notifier.drain(limit).await;
     }
+}
+
+fn of_repository(news: News, text: String) -> Telling {
+    Telling { news, cluster: None, database: None, text }
 }
 
 /// Who is told that a job is alive; only what is scheduled is waited for.

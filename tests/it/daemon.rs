@@ -1,6 +1,7 @@
 //! The daemon: no run is lost and none doubled, whatever happens to it, to the clock, or beside it.
 
 mod company;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -215,6 +216,12 @@ fn a_bad_configuration_is_refused_and_the_old_one_goes_on() {
     running.signal(Signal::HUP);
     told(&running, "the configuration is in force", 1);
     eventually("the second is taken", PATIENCE, || host.taken().contains_key(&two.name));
+    // What counts at the start only is told as such.
+    host.configure(&format!("{names}\n{NIGHTLY}\n[daemon]\nallow_remote = true"));
+    running.signal(Signal::HUP);
+    told(&running, "daemon.allow_remote is read at the start only", 1);
+    told(&running, "the configuration is in force", 2);
+    assert!(!running.stderr().contains("daemon.listen is read"), "nobody changed that one");
     stop(&host, running);
     assert!(host.taken().values().all(|count| *count == 1));
     // Other clusters would be backed up and not watched.

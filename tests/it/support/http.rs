@@ -60,6 +60,11 @@ impl Ear {
         self.count(|(at, _)| at == path)
     }
 
+    /// How many requests had these words in their body.
+    pub(crate) fn told(&self, words: &str) -> usize {
+        self.count(|(_, body)| body.contains(words))
+    }
+
     fn count(&self, which: impl Fn(&(String, String)) -> bool) -> usize {
         self.heard.lock().expect("nobody panics").iter().filter(|said| which(said)).count()
     }

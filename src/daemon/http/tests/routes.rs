@@ -91,6 +91,10 @@ async fn ready_is_neither_starting_nor_going_down() {
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
     daemon.shared.update_health(|health| (health.draining, health.ready) = (false, false));
     assert_eq!(daemon.get("/readyz").await.refused(), (503, 6));
+    daemon.shared.update_health(|health| health.repository_error = Some("no route".to_owned()));
+    let answer = daemon.get("/readyz").await;
+    assert_eq!(answer.refused(), (503, 6));
+    assert!(answer.body.contains("the repository is away: no route"), "{answer:?}");
 }
 
 #[tokio::test]
