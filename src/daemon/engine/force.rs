@@ -60,6 +60,10 @@ impl Engine {
         self.changed = true;
         tracing::info!("the configuration is in force");
         self.opened(repository);
+        // The list that they wait for may never come now.
+        for asked in std::mem::take(&mut self.unlisted) {
+            self.asked(asked);
+        }
     }
 
     /// The keys that differ from what the page was opened with.

@@ -102,6 +102,8 @@ pub(super) struct Engine {
     memories: HashMap<Job, Memory>,
     /// Done since the last look was begun, which may not have seen it.
     unseen: HashSet<Job>,
+    /// Snapshots that were asked for of databases that no list holds so far.
+    unlisted: Vec<Asked>,
     /// Nothing is due before this, if nothing changes.
     again: Option<Timestamp>,
     changed: bool,
@@ -138,6 +140,7 @@ impl Engine {
             ahead: Arc::default(),
             memories: HashMap::new(),
             unseen: HashSet::new(),
+            unlisted: Vec::new(),
             again: None,
             changed: true,
             permits: Arc::new(Semaphore::new(concurrency)),
@@ -321,7 +324,7 @@ impl Engine {
     fn listed(&mut self, name: &ClusterName, result: Result<Option<Vec<String>>, Failed>) {
         let list = self.lists.entry(name.clone()).or_default();
         list.end(LIST_EVERY, result.is_ok());
-        match result {
+        let trouble = match result {
             Ok(databases) => {
                 if self.databases.get(name) != databases.as_ref() {
                     match databases {
@@ -331,12 +334,15 @@ impl Engine {
                     self.look.wanted = true;
                     self.changed = true;
                 }
+                None
             }
             // Those that were there before are still meant.
             Err(error) => {
                 tracing::warn!(cluster = %name, "its databases cannot be listed: {}", error.message);
+                Some(error)
             }
-        }
+        };
+        self.answer_unlisted(name, trouble.as_ref());
     }
 
     /// Begins a scheduled run: whether it is still to be done, its task finds out.
@@ -440,6 +446,7 @@ impl Engine {
         alive_every: Duration,
     ) {
         asked.close();
+        self.unlisted.clear();
         self.tasks.shared.update_health(|health| (health.ready, health.draining) = (false, true));
         self.tasks.claims.cancel();
         let waiting = format!("going down: {} runs end first", self.running.len());

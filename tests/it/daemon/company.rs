@@ -1,8 +1,8 @@
-//! A daemon is not alone: others take snapshots, and wait for its word.
+//! A daemon is not alone: others take snapshots, migrate, make databases, and wait for its word.
 
-use super::{Host, NIGHTLY, PATIENCE, page, stop, told};
+use super::{Host, NIGHTLY, PATIENCE, page, stop, told, up};
 use crate::support::http::{self, Ear};
-use crate::support::{Server, eventually};
+use crate::support::{Cluster, Keeper, Server, eventually};
 
 fn lines(path: &std::path::Path) -> usize {
     std::fs::read_to_string(path).unwrap_or_default().lines().count()
@@ -76,4 +76,34 @@ fn a_prune_of_several_clusters_tells_each_ones_ping() {
         eventually(path, PATIENCE, || ear.asked(path) == 1);
     }
     stop(&host, running);
+}
+
+#[test]
+fn the_hook_takes_a_database_that_is_newer_than_the_list() {
+    let cluster = Cluster::older(&[]);
+    let url = cluster.url("postgres");
+    let mut keeper = Keeper::initialised(&url);
+    let token = "0123456789abcdef0123";
+    keeper
+        .unset("PGKEEP_DATABASE_URL")
+        .set("PGKEEP__CLUSTERS__MAIN__URL", &url)
+        .set("PGKEEP__DAEMON__TOKEN", token)
+        .set("PGKEEP__DAEMON__LISTEN", "127.0.0.1:0");
+    let running = up(keeper.pgkeep(["daemon"]).spawn());
+    let page = page(&running);
+    eventually("it is ready", PATIENCE, || http::get(&format!("{page}readyz")).0 == 200);
+    cluster.psql("postgres", "CREATE DATABASE fresh");
+    let head = format!("Authorization: Bearer {token}\r\n");
+    let asked = |database: &str| {
+        let path = format!("v1/clusters/main/databases/{database}/snapshots?wait=60");
+        http::ask("POST", &format!("{page}{path}"), &head)
+    };
+    let (status, body) = asked("fresh");
+    assert_eq!(status, 201, "{body}");
+    let (status, body) = asked("nosuch");
+    assert_eq!(status, 404, "{body}");
+    assert!(body.contains("no database `nosuch`"), "{body}");
+    assert_eq!(keeper.list()[0]["database"], "fresh");
+    running.signal(super::TERM);
+    running.wait().expect_code(0);
 }
