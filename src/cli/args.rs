@@ -148,7 +148,8 @@ pub(super) struct Log {
 ///
 /// What is due is judged from the catalog: a run that was missed is caught up once, and two daemons on one
 /// configuration share the work. SIGHUP reads the configuration again and keeps the old one if it is bad. The
-/// first SIGTERM or SIGINT lets what runs end, the second cancels it.
+/// first SIGTERM or SIGINT lets what runs end, the second cancels it. It works for every cluster of the
+/// configuration, and takes no --cluster and no --database.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -15,6 +15,11 @@ use crate::domain::told::{Failed, failed};
 use crate::postgres::child;
 
 pub(super) async fn daemon(environment: Environment, global: Global) -> Result<(), Ended> {
+    if global.cluster.is_some() || global.database.is_some() {
+        let message =
+            "the daemon works for all that is configured, and takes no --cluster and no --database";
+        return Err(Failed::usage(message, NARROWER).into());
+    }
     let signals = watch_signals()?;
     let selection = Selection {
         config: global.config,
@@ -23,7 +28,9 @@ pub(super) async fn daemon(environment: Environment, global: Global) -> Result<(
         database: global.database,
     };
     let load = move || -> Result<Settings, Failed> {
-        Ok(config::load(environment.clone(), &selection).map_err(failed)?.settings)
+        let settings = config::load(environment.clone(), &selection).map_err(failed)?.settings;
+        refuse_selection(&settings)?;
+        Ok(settings)
     };
     let listening = |address| {
         // For people and scripts; the log has it too.
@@ -33,6 +40,22 @@ pub(super) async fn daemon(environment: Environment, global: Global) -> Result<(
     // While signals are still heard.
     drop(tokio::task::spawn_blocking(|| child::end_all(CHILDREN_MAX)).await);
     Ok(result.map_err(failed)?)
+}
+
+/// What else there is for who wants less.
+const NARROWER: &str = "`clusters.….databases` names the databases that are meant; for some clusters alone, give \
+                        the daemon a configuration of its own with --config";
+
+/// `PGKEEP_CLUSTER` may name the one cluster there is. Were there others, they would be backed up and not watched.
+fn refuse_selection(settings: &Settings) -> Result<(), Failed> {
+    let Some(selected) = &settings.selected else { return Ok(()) };
+    let Some(other) = settings.clusters.keys().find(|name| *name != selected) else {
+        return Ok(());
+    };
+    let message = format!(
+        "PGKEEP_CLUSTER means `{selected}`, and the daemon works for all that is configured, `{other}` too"
+    );
+    Err(Failed::usage(message, format!("unset it; {NARROWER}")))
 }
 
 /// The first SIGTERM or SIGINT drains, the second cancels, the third ends the process; SIGHUP reloads.

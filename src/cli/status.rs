@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::run::Ended;
 use super::text::{Align, Lines, Table, ago, duration, harmless, size};
 use super::verbs::Opened;
-use crate::config::{ClusterSettings, Databases, Settings};
+use crate::config::{ClusterSettings, Settings};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::ClusterName;
 use crate::domain::observer::{Observer as _, Severity};
@@ -54,53 +54,50 @@ pub(super) async fn status(context: &Context, args: &Args) -> Result<(), Ended> 
     Err(Ended::Told(FailureKind::Damage))
 }
 
-/// The databases that are to be backed up of each cluster, as far as configuration and servers tell.
-type Asked<'a> = Vec<(&'a ClusterName, Result<Vec<String>, Failed>)>;
+/// The databases that are to be backed up of a cluster, as far as configuration and server tell.
+struct Asked<'a> {
+    name: &'a ClusterName,
+    cluster: &'a ClusterSettings,
+    databases: Result<Option<Vec<String>>, Failed>,
+}
 
-async fn ask_servers(settings: &Settings) -> Asked<'_> {
+async fn ask_servers(settings: &Settings) -> Vec<Asked<'_>> {
     let selected = |name: &ClusterName| settings.selected.as_ref().is_none_or(|one| one == name);
     let clusters = settings.clusters.iter().filter(|(name, _)| selected(name));
-    let asked =
-        clusters.map(|(name, cluster)| async move { (name, ask(settings, name, cluster).await) });
+    let asked = clusters.map(|(name, cluster)| async move {
+        Asked { name, cluster, databases: wiring::databases_meant(settings, name, cluster).await }
+    });
     join_all(asked).await
 }
 
-async fn ask(
-    settings: &Settings,
-    name: &ClusterName,
-    cluster: &ClusterSettings,
-) -> Result<Vec<String>, Failed> {
-    match &cluster.databases {
-        Databases::Named(names) if settings.database.is_none() => return Ok(names.clone()),
-        // A host that only reads has no server, and means whatever there is.
-        Databases::All | Databases::OfConnection
-            if settings.database.is_none() && !wiring::is_server_named(settings, cluster) =>
-        {
-            return Ok(Vec::new());
-        }
-        _ => {}
-    }
-    let connection = wiring::connection(settings, name, cluster).map_err(failed)?;
-    wiring::databases(settings, cluster, &connection).await.map_err(failed)
-}
-
-/// Where a server gives no answer, those that have backups are meant.
+/// Where a server gives no answer, or none is named, those that have backups are meant.
 fn meant(
-    asked: Asked<'_>,
+    asked: Vec<Asked<'_>>,
     catalog: &Catalog,
     progress: &Progress,
 ) -> BTreeMap<ClusterName, Vec<String>> {
     let mut found = catalog.databases();
-    let one = |(name, databases): (&ClusterName, Result<Vec<String>, Failed>)| {
-        let databases = databases.unwrap_or_else(|error| {
-            let told = format!(
+    let one = |Asked { name, cluster, databases }: Asked<'_>| {
+        let told = match databases {
+            Ok(Some(databases)) => return (name.clone(), databases),
+            Ok(None) => {
+                // Who mistypes a cluster's name would hear for ever that all is well.
+                let nothing = cluster.snapshot.is_some() && !found.contains_key(name);
+                nothing.then(|| {
+                    format!(
+                        "cluster {name} has a schedule here and neither a server nor a backup: nothing is watched"
+                    )
+                })
+            }
+            Err(error) => Some(format!(
                 "the databases of cluster {name} cannot be listed, so those that have backups are meant: {}",
                 error.message
-            );
+            )),
+        };
+        if let Some(told) = told {
             progress.finding(Severity::Warning, &told);
-            found.remove(name).unwrap_or_default()
-        });
-        (name.clone(), databases)
+        }
+        (name.clone(), found.remove(name).unwrap_or_default())
     };
     asked.into_iter().map(one).collect()
 }
@@ -215,7 +212,8 @@ mod tests {
     use super::*;
     use crate::domain::manifest::Trigger;
     use crate::domain::status::{
-        BackupFacts, KeyStatus, Mark, MarkKind, RecoveryWindow, Schedules, VerifiedFacts, WalStatus,
+        BackupFacts, KeyStatus, Mark, MarkKind, Overdue, RecoveryWindow, Schedules, VerifiedFacts,
+        WalStatus,
     };
     use crate::domain::verification::Depth;
 
@@ -276,7 +274,7 @@ mod tests {
             last_verified: None,
             usual_bytes: None,
             removes_next: Vec::new(),
-            overdue: vec!["no good backup".to_owned()],
+            overdue: vec![Overdue::backup("no good backup")],
             ..database("blog")
         };
         let gone = DatabaseStatus { configured: false, next_snapshot: None, ..database("gone") };

@@ -62,7 +62,7 @@ pub struct DaemonSettings {
     pub allow_remote: bool,
     /// What the snapshot hook asks for; without one the hook is off. [`Self::read_token`] gives it.
     pub token: Option<KeySource>,
-    /// How many snapshots and verifications run at once.
+    /// How many scheduled runs are at work at once, and as many again of the snapshots that the hook asked for.
     pub concurrency: usize,
     /// For how long a failed run is tried again.
     pub retry_for: Duration,

@@ -111,6 +111,21 @@ pub struct Memory {
     pub not_before: Option<Duration>,
     /// Whether it is at work or waits for its turn.
     pub busy: bool,
+    /// Whether that is for a repository that is not in force any more: how it ends says nothing.
+    pub outdated: bool,
+}
+
+impl Memory {
+    /// What is left of it where another repository is in force.
+    pub fn outdate(&mut self) {
+        *self = Self { busy: self.busy, outdated: self.busy, ..Self::default() };
+    }
+
+    /// It is not at work any more; whether what came of it counts.
+    pub fn end(&mut self) -> bool {
+        self.busy = false;
+        !std::mem::take(&mut self.outdated)
+    }
 }
 
 /// There is a backup, and none of the same database on its way or due: that one is then verified, and not the one
@@ -253,6 +268,19 @@ mod tests {
         assert_eq!(due(Work::Prune, &past(&[], false), held, now), None);
         let free = Memory { not_before: Some(Duration::from_hours(1)), ..Memory::default() };
         assert!(due(Work::Prune, &past(&[], false), free, now).is_some());
+    }
+
+    #[test]
+    fn what_was_done_for_another_repository_is_due_once_that_has_ended() {
+        let now = "2026-11-21T09:00:00Z";
+        let done = Some(at("2026-11-21T02:00:00Z"));
+        let mut memory = Memory { done, busy: true, ..Memory::default() };
+        memory.outdate();
+        assert_eq!(due(Work::Prune, &past(&[], false), memory.clone(), now), None, "at work");
+        assert!(!memory.end(), "what comes of it does not count");
+        assert_eq!(due(Work::Prune, &past(&[], false), memory.clone(), now), done);
+        memory.busy = true;
+        assert!(memory.end(), "the next one does");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::domain::connection::Secret;
 use crate::domain::failure::FailureKind;
 use crate::domain::id::ClusterName;
 use crate::domain::status::Status;
-use crate::domain::told::Failed;
+use crate::domain::told::{Failed, failed};
 use crate::notify::Notifier;
 use crate::ops::status;
 use crate::repo::Repository;
@@ -28,57 +28,42 @@ pub(super) struct Look {
     pub(super) status: Status,
 }
 
-/// A configuration that is in force, and its repository, if that can be reached.
+/// A configuration that can be put in force.
 #[derive(Debug)]
 pub(super) struct Reloaded {
     pub(super) settings: Arc<Settings>,
-    pub(super) repository: Option<Repository>,
+    /// Or why its store gives none just now.
+    pub(super) repository: Result<Repository, Failed>,
     /// What the snapshot hook asks for.
     pub(super) token: Option<Secret>,
-    /// Where the configuration was read again.
-    pub(super) notifier: Option<Notifier>,
+    pub(super) notifier: Notifier,
 }
 
-/// The databases of a cluster that are to be backed up.
-pub(super) fn list(
-    tasks: &Tasks,
-    settings: &Arc<Settings>,
-    name: &ClusterName,
-    cluster: &ClusterSettings,
-) {
-    let (settings, name, cluster) = (Arc::clone(settings), name.clone(), cluster.clone());
-    let told = name.clone();
-    let listed = async move {
-        let connection = wiring::connection(&settings, &name, &cluster);
-        let connection = connection.map_err(|error| Failed::of(&error))?;
-        let listed = wiring::databases(&settings, &cluster, &connection).await;
-        listed.map_err(|error| Failed::of(&error))
+/// Opens the repository of a configuration: an error within where its store gives none just now, which may pass; one
+/// around it where the repository does not fit the keys, which does not.
+pub(super) async fn open(settings: &Settings) -> Result<Result<Repository, Failed>, Failed> {
+    match wiring::open_repository(settings).await.map_err(failed) {
+        Err(error) if error.kind != FailureKind::Store => Err(error),
+        opened => Ok(opened),
+    }
+}
+
+/// Reads what is to take the place of `before`. The place that is in force may be away just now; another one that cannot
+/// be opened may be mistyped, and is refused.
+async fn anew(
+    settings: Settings,
+    before: &Settings,
+    deaf: &CancellationToken,
+) -> Result<Reloaded, Failed> {
+    let place =
+        |of: &Settings| (of.repository.location.clone(), of.repository.service.endpoint.clone());
+    let token = settings.daemon.read_token().map_err(failed)?;
+    let repository = match open(&settings).await? {
+        Err(error) if place(&settings) != place(before) => return Err(error),
+        opened => opened,
     };
-    tasks.look_aside(listed, |listed| Message::Listed(told, listed));
-}
-
-/// Opens the repository of a configuration. One whose store does not answer just now is no reason to refuse the
-/// configuration; one that does not fit its keys is.
-pub(super) async fn open(settings: Arc<Settings>) -> Result<Reloaded, Failed> {
-    let token = settings.daemon.read_token().map_err(|error| Failed::of(&error))?;
-    let repository = match wiring::open_repository(&settings).await {
-        Ok(repository) => Some(repository),
-        Err(error) => {
-            let failed = Failed::of(&error);
-            if failed.kind != FailureKind::Store {
-                return Err(failed);
-            }
-            tracing::warn!("the repository is out of reach: {}", failed.message);
-            None
-        }
-    };
-    Ok(Reloaded { settings, repository, token, notifier: None })
-}
-
-/// As [`open`], with those who are told.
-async fn anew(settings: Arc<Settings>, deaf: &CancellationToken) -> Result<Reloaded, Failed> {
-    let notifier = wiring::notifier(&settings, deaf).map_err(|error| Failed::of(&error))?;
-    Ok(Reloaded { notifier: Some(notifier), ..open(settings).await? })
+    let notifier = wiring::notifier(&settings, deaf).map_err(failed)?;
+    Ok(Reloaded { settings: Arc::new(settings), repository, token, notifier })
 }
 
 impl Tasks {
@@ -95,38 +80,41 @@ impl Tasks {
         });
     }
 
-    /// Tries to reach the repository again.
+    /// Asks for the databases of a cluster that are to be backed up; none on a host that names no server.
+    pub(super) fn list(
+        &self,
+        generation: u64,
+        settings: &Arc<Settings>,
+        name: &ClusterName,
+        cluster: &ClusterSettings,
+    ) {
+        let (settings, name, cluster) = (Arc::clone(settings), name.clone(), cluster.clone());
+        let told = name.clone();
+        let listed = async move { wiring::databases_meant(&settings, &name, &cluster).await };
+        self.look_aside(listed, move |listed| Message::Listed(generation, told, listed));
+    }
+
+    /// Tries to open the repository again.
     pub(super) fn open(&self, settings: Arc<Settings>) {
-        let opened = async move {
-            let opened = open(settings).await?;
-            let out_of_reach = || Failed {
-                kind: FailureKind::Store,
-                message: "the repository is still out of reach".to_owned(),
-                hint: None,
-            };
-            if opened.repository.is_none() { Err(out_of_reach()) } else { Ok(opened) }
-        };
+        let opened = async move { open(&settings).await? };
         self.look_aside(opened, Message::Opened);
     }
 
     /// Reads the configuration again; a bad one is refused, and the old one stays in force.
-    pub(super) fn reload(&self) {
+    pub(super) fn reload(&self, before: Arc<Settings>) {
         let (load, deaf) = (Arc::clone(&self.load), self.deaf.clone());
-        let opened = async move {
+        let reloaded = async move {
             let loaded = tokio::task::spawn_blocking(move || load()).await;
             let settings = loaded.unwrap_or_else(|_| Err(Failed::panicked()))?;
-            anew(Arc::new(settings), &deaf).await
+            anew(settings, &before, &deaf).await
         };
-        let refused = |error: Failed| {
-            let message = format!("the old configuration stays in force: {}", error.message);
-            Failed { message, ..error }
-        };
-        self.look_aside(opened, move |opened| Message::Opened(opened.map_err(refused)));
+        self.look_aside(reloaded, Message::Reloaded);
     }
 
     /// Looks at the catalog.
     pub(super) fn look(
         &self,
+        generation: u64,
         repository: Repository,
         remembered: Arc<Mutex<Remembered>>,
         settings: &Arc<Settings>,
@@ -136,15 +124,15 @@ impl Tasks {
         let looked = async move {
             let mut remembered = remembered.lock().await;
             let catalog = repository.catalog_again(&mut remembered).await;
-            let catalog = catalog.map_err(|error| Failed::of(&error))?;
-            // Where a server never gave its list, those that have backups are meant.
+            let catalog = catalog.map_err(failed)?;
+            // Where no server gave its list, those that have backups are meant.
             for (name, found) in catalog.databases() {
                 databases.entry(name).or_insert(found);
             }
             let status = status::look(&repository, &settings, &databases, &catalog).await;
-            let status = status.map_err(|error| Failed::of(&error))?;
+            let status = status.map_err(failed)?;
             Ok(Box::new(Look { catalog, status }))
         };
-        self.look_aside(looked, Message::Looked);
+        self.look_aside(looked, move |looked| Message::Looked(generation, looked));
     }
 }

@@ -27,9 +27,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::engine::{Engine, Message};
+use self::jobs::Job;
 use self::shared::Shared;
 use self::teller::Teller;
-use crate::config::Settings;
+use crate::config::{Databases, Settings};
 use crate::domain::audit::Origin;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::manifest::Trigger;
@@ -136,10 +137,10 @@ impl Tasks {
         let _ = self.outbox.send(message).await;
     }
 
-    /// How it stands has been found out.
-    fn stands(&self, status: Status) {
+    /// How it stands has been found out, while these jobs are under way.
+    fn stands(&self, status: Status, under_way: &[Job]) {
         tracing::debug!("looked at the catalog");
-        self.teller.stands(&status);
+        self.teller.stands(&status, under_way);
         self.shared.set_status(status);
     }
 }
@@ -151,7 +152,8 @@ pub async fn run(
     listening: impl FnOnce(SocketAddr),
 ) -> Result<(), DaemonError> {
     let settings = Arc::new(load().map_err(DaemonError::Start)?);
-    let first = looks::open(Arc::clone(&settings)).await.map_err(DaemonError::Start)?;
+    let token = settings.daemon.read_token().map_err(|error| refused(&error))?;
+    let repository = looks::open(&settings).await.map_err(DaemonError::Start)?;
     let deaf = CancellationToken::new();
     let notifier = wiring::notifier(&settings, &deaf).map_err(|error| refused(&error))?;
     let teller = Teller::new(notifier);
@@ -161,7 +163,7 @@ pub async fn run(
     let options = http::HttpOptions {
         listen: settings.daemon.listen,
         allow_remote: settings.daemon.allow_remote,
-        token: first.token,
+        token,
     };
     let closing = CancellationToken::new();
     let bound = http::serve(options, shared.clone(), closing.clone()).await?;
@@ -182,7 +184,7 @@ pub async fn run(
     tracing::info!(%address, pgkeep = env!("CARGO_PKG_VERSION"), "the daemon is up");
     service::ready(&format!("listening on {address}"));
     listening(address);
-    let engine = Engine::new(tasks, settings, first.repository);
+    let engine = Engine::new(tasks, settings, repository);
     engine.run(inbox, asked_out, rung, signals.reload, signals.drain).await;
     trigger.stop().await;
     closing.cancel();
@@ -201,6 +203,13 @@ fn warn_of_nothing_to_do(settings: &Settings) {
     for (name, cluster) in &settings.clusters {
         if cluster.snapshot.is_none() {
             tracing::warn!(cluster = %name, "no snapshot is scheduled (clusters.{name}.snapshot)");
+        } else if !wiring::is_server_named(settings, cluster)
+            && !matches!(cluster.databases, Databases::Named(_))
+        {
+            tracing::warn!(
+                cluster = %name,
+                "no server is named (clusters.{name}.url): the databases that have backups are meant"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What is worth telling: pure decisions over runs and the state of things. Floor 1's [`Notifier`] then tells it.
 //!
 //! A failed run is told once, not with every attempt that follows; what is overdue is told when it begins (or when
-//! the daemon starts, and finds it so), again after a day while it lasts, and when it is well again.
+//! the daemon starts, and finds it so), again after a day while it lasts, and when it is well again. A database whose
+//! first backup is on its way lacks none.
 //!
 //! [`Notifier`]: crate::notify::Notifier
 
@@ -11,9 +12,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
-use super::runs::Run;
+use super::jobs::Job;
+use super::runs::{Run, Work};
 use crate::domain::failure::FailureKind;
-use crate::domain::status::Status;
+use crate::domain::id::ClusterName;
+use crate::domain::status::{DatabaseStatus, Overdue, Rule, Status};
 use crate::notify::{Message, News};
 
 /// What goes on being overdue is told again after so long.
@@ -119,8 +122,40 @@ impl Telling {
 /// What a line is about: a database and one of its rules, or a fault of the repository.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
-    Rule { cluster: String, database: String, rule: String },
+    Rule { cluster: ClusterName, database: String, rule: Rule },
     Fault(String),
+}
+
+/// What is amiss.
+struct Amiss {
+    subject: Subject,
+    text: String,
+    /// No backup was ever taken of the database.
+    is_first: bool,
+}
+
+impl Amiss {
+    fn of(cluster: &ClusterName, database: &DatabaseStatus, overdue: &Overdue) -> Self {
+        Self {
+            subject: Subject::Rule {
+                cluster: cluster.clone(),
+                database: database.name.clone(),
+                rule: overdue.rule,
+            },
+            text: format!("{cluster}/{}: {overdue}", database.name),
+            is_first: overdue.rule == Rule::Backup && database.backups == 0,
+        }
+    }
+
+    /// Whether it is about to be mended by one of these jobs.
+    fn is_awaited(&self, under_way: &[Job]) -> bool {
+        let Subject::Rule { cluster, database, .. } = &self.subject else { return false };
+        let mends = |job: &Job| {
+            let same = job.cluster == *cluster && job.database.as_ref() == Some(database);
+            same && job.work == Work::Snapshot
+        };
+        self.is_first && under_way.iter().any(mends)
+    }
 }
 
 /// What is amiss and was told, with the time it was last told, by the monotonic clock.
@@ -129,16 +164,18 @@ pub struct Told(BTreeMap<Subject, Duration>);
 
 impl Told {
     /// Looks at how things stand: what there is to tell, and what is told then. `now` is the monotonic clock of this
-    /// process, so that a jump of the other one neither repeats nor swallows anything.
+    /// process, so that a jump of the other one neither repeats nor swallows anything. Of a database that is new, the
+    /// first backup may be `under_way`; that there is none is told when that fails.
     #[must_use]
-    pub fn and(&self, status: &Status, now: Duration) -> (Vec<Telling>, Self) {
+    pub fn and(&self, status: &Status, under_way: &[Job], now: Duration) -> (Vec<Telling>, Self) {
         let (mut tellings, mut told) = (Vec::new(), Self::default());
-        for (subject, text) in amiss(status) {
+        for one in amiss(status) {
+            let before = self.0.get(&one.subject).copied();
             // One line for each rule of a database.
-            if told.0.contains_key(&subject) {
+            if told.0.contains_key(&one.subject) || before.is_none() && one.is_awaited(under_way) {
                 continue;
             }
-            let before = self.0.get(&subject).copied();
+            let Amiss { subject, text, .. } = one;
             let is_due = before.is_none_or(|before| now.saturating_sub(before) >= AGAIN_AFTER);
             if is_due {
                 let news = if matches!(subject, Subject::Fault(_)) {
@@ -161,37 +198,29 @@ impl Told {
     }
 }
 
-/// Every line that says what is amiss.
-fn amiss(status: &Status) -> Vec<(Subject, String)> {
+/// All that is amiss.
+fn amiss(status: &Status) -> Vec<Amiss> {
     let mut found = Vec::new();
     for cluster in &status.clusters {
         for database in &cluster.databases {
-            for line in &database.overdue {
-                let name = format!("{}/{}", cluster.name, database.name);
-                let subject = Subject::Rule {
-                    cluster: cluster.name.to_string(),
-                    database: database.name.clone(),
-                    rule: rule_of(line),
-                };
-                found.push((subject, format!("{name}: {line}")));
-            }
+            let of = |overdue| Amiss::of(&cluster.name, database, overdue);
+            found.extend(database.overdue.iter().map(of));
         }
     }
-    let faults = status.faults.iter().map(|line| (Subject::Fault(line.clone()), line.clone()));
-    found.extend(faults);
+    let fault = |line: &String| Amiss {
+        subject: Subject::Fault(line.clone()),
+        text: line.clone(),
+        is_first: false,
+    };
+    found.extend(status.faults.iter().map(fault));
     found
-}
-
-/// The rule of a line such as `no good backup for 31 h`: its words before the first number, which grows.
-fn rule_of(line: &str) -> String {
-    line.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().trim().to_owned()
 }
 
 fn is_known(status: &Status, subject: &Subject) -> bool {
     match subject {
         Subject::Fault(_) => true,
         Subject::Rule { cluster, database, .. } => status.clusters.iter().any(|one| {
-            one.name.as_str() == cluster && one.databases.iter().any(|one| one.name == *database)
+            one.name == *cluster && one.databases.iter().any(|one| one.name == *database)
         }),
     }
 }
@@ -199,7 +228,7 @@ fn is_known(status: &Status, subject: &Subject) -> bool {
 fn well_again(subject: &Subject) -> String {
     match subject {
         Subject::Rule { cluster, database, rule } => {
-            format!("{cluster}/{database}: no longer overdue ({rule} …)")
+            format!("{cluster}/{database}: no longer overdue ({})", rule.as_str())
         }
         Subject::Fault(line) => format!("no longer so: {line}"),
     }
@@ -207,7 +236,9 @@ fn well_again(subject: &Subject) -> String {
 
 fn telling(news: News, subject: &Subject, text: String) -> Telling {
     let (cluster, database) = match subject {
-        Subject::Rule { cluster, database, .. } => (Some(cluster.clone()), Some(database.clone())),
+        Subject::Rule { cluster, database, .. } => {
+            (Some(cluster.to_string()), Some(database.clone()))
+        }
         Subject::Fault(_) => (None, None),
     };
     Telling { news, cluster, database, text }
@@ -235,9 +266,9 @@ fn folded(tellings: Vec<Telling>) -> Vec<Telling> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::runs::{State, Work};
+    use crate::daemon::runs::State;
     use crate::domain::audit::RunId;
-    use crate::domain::status::{ClusterStatus, DatabaseStatus, KeyStatus, Schedules, WalStatus};
+    use crate::domain::status::{ClusterStatus, KeyStatus, Schedules, WalStatus};
     use serde_json::json;
 
     fn ended(occurrence: i64, exit_code: u8) -> Outcome {
@@ -302,11 +333,19 @@ mod tests {
         assert_eq!((told.text.as_str(), told.database), ("prune of main succeeded", None));
     }
 
+    /// Lines that tell of a verified restore are of that rule.
     fn database(name: &str, overdue: &[&str]) -> DatabaseStatus {
+        let of = |line: &&str| {
+            if line.contains("verified") {
+                Overdue::verified(*line)
+            } else {
+                Overdue::backup(*line)
+            }
+        };
         DatabaseStatus {
             name: name.to_owned(),
             configured: true,
-            backups: 0,
+            backups: 7,
             stored_bytes: 0,
             last_good: None,
             newest_in_doubt: None,
@@ -315,7 +354,7 @@ mod tests {
             next_snapshot: None,
             next_verify: None,
             removes_next: Vec::new(),
-            overdue: overdue.iter().map(|&line| line.to_owned()).collect(),
+            overdue: overdue.iter().map(of).collect(),
             timeline: Vec::new(),
         }
     }
@@ -352,7 +391,7 @@ mod tests {
         let mut hour = 0;
         all.iter()
             .map(|status| {
-                let (tellings, next) = told.and(status, Duration::from_hours(hour));
+                let (tellings, next) = told.and(status, &[], Duration::from_hours(hour));
                 (told, hour) = (next, hour + 1);
                 tellings.into_iter().map(|one| (one.news, one.text)).collect()
             })
@@ -376,10 +415,9 @@ mod tests {
                 0 => vec![(News::Overdue, "main/shop: no good backup for 30 h".to_owned())],
                 24 => vec![(News::Overdue, "main/shop: no good backup for 54 h".to_owned())],
                 48 => vec![(News::Overdue, "main/shop: no good backup for 78 h".to_owned())],
-                51 => vec![(
-                    News::Recovery,
-                    "main/shop: no longer overdue (no good backup for …)".to_owned(),
-                )],
+                51 => {
+                    vec![(News::Recovery, "main/shop: no longer overdue (good backup)".to_owned())]
+                }
                 _ => Vec::new(),
             };
             assert_eq!(*told, expected, "hour {hour}");
@@ -406,6 +444,47 @@ mod tests {
         );
         assert_eq!(news(&told[2]), [News::Recovery, News::Recovery]);
         assert_eq!(told[3], []);
+    }
+
+    #[test]
+    fn another_word_for_the_same_rule_is_no_news() {
+        let lines = ["no backup yet", "no good backup", "no good backup for 3 days"];
+        let told = looks(&lines.map(|line| status(vec![database("shop", &[line])], &[])));
+        assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 0], "{told:?}");
+        let lines =
+            ["never verified since its first backup 31d ago", "no verified restore for 31d"];
+        let told = looks(&lines.map(|line| status(vec![database("shop", &[line])], &[])));
+        assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0], "{told:?}");
+    }
+
+    #[test]
+    fn a_first_backup_that_is_under_way_is_not_told_as_missing() {
+        let new = |name: &str| DatabaseStatus { backups: 0, ..database(name, &["no backup yet"]) };
+        let job = |work, name: &str| Job {
+            work,
+            cluster: "main".parse().expect("a name"),
+            database: Some(name.to_owned()),
+        };
+        let under_way = [job(Work::Snapshot, "new"), job(Work::Verify, "left")];
+        let texts = |told: &Told, found: &Status, under_way: &[Job]| {
+            let (tellings, told) = told.and(found, under_way, Duration::ZERO);
+            (tellings.into_iter().map(|one| one.text).collect::<Vec<_>>(), told)
+        };
+        let both = status(vec![new("new"), new("left")], &[]);
+        let (first, told) = texts(&Told::default(), &both, &under_way);
+        assert_eq!(first, ["main/left: no backup yet"]);
+        // It is there: nothing was told, and nothing is well again.
+        let taken = status(vec![database("new", &[]), new("left")], &[]);
+        assert_eq!(texts(&told, &taken, &[]).0, [""; 0]);
+        // It failed; and while it is tried again, it is still so.
+        let (failed, told) = texts(&told, &both, &[]);
+        assert_eq!(failed, ["main/new: no backup yet"]);
+        let (again, told) = texts(&told, &both, &under_way);
+        assert_eq!(again, [""; 0]);
+        assert_eq!(texts(&told, &taken, &[]).0, ["main/new: no longer overdue (good backup)"]);
+        // One that is late is told of, whatever is under way.
+        let late = status(vec![database("new", &["no good backup for 3 days"])], &[]);
+        assert_eq!(texts(&Told::default(), &late, &under_way).0.len(), 1);
     }
 
     #[test]

@@ -193,6 +193,11 @@ impl Runs {
         }
     }
 
+    /// Forgets one that came to nothing before it was over; who waits for it is woken.
+    pub fn forget(&self, id: &RunId) {
+        self.inner().runs.remove(id);
+    }
+
     /// One of them.
     pub fn get(&self, id: &RunId) -> Option<Run> {
         self.inner().runs.get(id).map(|slot| slot.run.clone())

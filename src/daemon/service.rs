@@ -9,7 +9,7 @@ fn tell(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }
 
-/// The daemon takes on work.
+/// The daemon is up: its page answers, and tells whether it takes on work.
 pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }

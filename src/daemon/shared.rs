@@ -41,7 +41,7 @@ pub enum Refusal {
 pub struct Health {
     /// Configuration, repository and page are up: the daemon takes on work.
     pub ready: bool,
-    /// The last look at the repository failed, and so; none while looks succeed.
+    /// The repository could not be opened, or the last look at it failed, and so; none while looks succeed.
     pub repository_error: Option<String>,
     /// Since the scheduler last went round, by the monotonic clock of this process.
     pub last_round: Option<std::time::Instant>,
@@ -93,6 +93,11 @@ impl Shared {
     /// After a look.
     pub fn set_status(&self, status: Status) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(status));
+    }
+
+    /// As before the first look: what was found out is of another repository.
+    pub fn forget_status(&self) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// How the scheduler is.

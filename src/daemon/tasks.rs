@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::engine::{Dueness, Finished, Message, queued};
 use super::jobs::Job;
 use super::listener::Listener;
 use super::runs::{State, Work};
-use super::work::{Ended, Place};
+use super::teller::JobOfRun;
+use super::work::{Claimed, Ended, Held, Place};
 use super::{Cause, Tasks};
 use crate::domain::audit::RunId;
 use crate::domain::failure::FailureKind;
@@ -20,6 +22,7 @@ use crate::domain::manifest::Trigger;
 use crate::domain::told::Failed;
 use crate::ops;
 use crate::ops::run::Ending;
+use crate::ops::snapshot;
 use crate::wiring;
 
 /// How long a snapshot that was asked for waits for another one of the same database.
@@ -27,12 +30,21 @@ const WAIT_FOR_ANOTHER: Duration = Duration::from_mins(10);
 /// How often it tries.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
+/// What comes of that; none where the daemon goes down first. Both at once is first, too: nothing new is begun then.
+async fn unless_draining<T>(
+    claims: &CancellationToken,
+    coming: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = claims.cancelled() => None,
+        come = coming => Some(come),
+    }
+}
+
 /// A turn; none where the daemon goes down first.
 async fn turn(tasks: &Tasks, permits: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    tokio::select! {
-        permit = permits.acquire_owned() => permit.ok(),
-        () = tasks.claims.cancelled() => None,
-    }
+    unless_draining(&tasks.claims, permits.acquire_owned()).await?.ok()
 }
 
 /// Does scheduled jobs: one, or the prunes of several clusters.
@@ -47,30 +59,50 @@ pub(super) async fn scheduled(
     let ambient = place.repository.ambient().clone();
     let id = RunId::new(ambient.now(), ambient.random());
     let listener = Listener::new(tasks.shared.runs.clone(), id.clone());
-    let claim = match place.claim(&first, occurrence, &listener).await {
-        Ok(Err(held)) => return tasks.send(Message::Held(jobs, held)).await,
-        Ok(Ok(claim)) => Ok(claim),
+    let claim = match claimed(&tasks, &place, &first, occurrence, &id).await {
+        Ok(None) => return,
+        Ok(Some(Err(held))) => return tasks.send(Message::Held(jobs, held)).await,
+        Ok(Some(Ok(claim))) => Ok(claim),
         Err(error) => Err(error),
     };
+    // The last moment: from here on a drain waits for its end.
+    if tasks.claims.is_cancelled() {
+        return;
+    }
     let trigger = (first.work == Work::Snapshot).then_some(Trigger::Scheduled);
     tasks.shared.runs.add(queued(&id, &first, trigger, ambient.now()));
-    let clusters: Vec<ClusterName> = jobs.iter().map(|(job, _)| job.cluster.clone()).collect();
+    let of_run: Vec<JobOfRun> = jobs.iter().cloned().map(|(job, at)| (job, Some(at))).collect();
     let began = Instant::now();
-    let mut begun = tasks.begun(&place, &id, &first, &Cause::Schedule);
-    for cluster in &clusters {
-        begun.concerns(cluster);
-    }
+    let begun = tasks.begun(&place, &id, &of_run, &Cause::Schedule);
     let ended = match claim {
         Err(error) => Ended::Failed(error, None),
-        Ok(_claim) => {
+        Ok(Claimed { turn, claim: _claim }) => {
+            let clusters = jobs.iter().map(|(job, _)| job.cluster.clone()).collect();
             let (place, job) = (place.clone(), first.clone());
             let id = id.clone();
-            caught(move || work(place, id, job, Cause::Schedule, clusters, listener)).await
+            done(move || work(place, id, job, Cause::Schedule, clusters, turn, listener)).await
         }
     };
-    tasks.over(&place, begun, &first, Some(occurrence), began, &ended).await;
+    tasks.over(&place, begun, &of_run, began, &ended).await;
     let finished = Finished { id, jobs, began, ended };
     tasks.send(Message::Ended(Box::new(finished))).await;
+}
+
+/// What keeps others away from the job, or why it need not be begun; none where the daemon goes down first.
+async fn claimed(
+    tasks: &Tasks,
+    place: &Place,
+    job: &Job,
+    occurrence: Timestamp,
+    id: &RunId,
+) -> Result<Option<Result<Claimed, Held>>, Failed> {
+    let listener = Listener::new(tasks.shared.runs.clone(), id.clone());
+    let (claims, place, job) = (tasks.claims.clone(), place.clone(), job.clone());
+    let claiming = move || async move {
+        let claiming = Box::pin(place.claim(&job, occurrence, &listener));
+        unless_draining(&claims, claiming).await
+    };
+    caught(claiming).await?.transpose()
 }
 
 /// Takes a snapshot that somebody asked for.
@@ -84,13 +116,14 @@ pub(super) async fn asked(
 ) {
     let permit = turn(&tasks, permits).await;
     let began = Instant::now();
-    let begun = tasks.begun(&place, &id, &job, &cause);
+    let of_run = [(job, None)];
+    let begun = tasks.begun(&place, &id, &of_run, &cause);
     let ended = if permit.is_some() {
-        patiently(&tasks, &place, &id, &job, &cause, began).await
+        patiently(&tasks, &place, &id, &of_run[0].0, &cause, began).await
     } else {
         Ended::Failed(Failed::interrupted(), None)
     };
-    tasks.over(&place, begun, &job, None, began, &ended).await;
+    tasks.over(&place, begun, &of_run, began, &ended).await;
     let finished = Finished { id, jobs: Vec::new(), began, ended };
     tasks.send(Message::Ended(Box::new(finished))).await;
 }
@@ -107,7 +140,7 @@ async fn patiently(
     loop {
         let listener = Listener::new(tasks.shared.runs.clone(), id.clone());
         let (place, run, job, cause) = (place.clone(), id.clone(), job.clone(), cause.clone());
-        let ended = caught(move || work(place, run, job, cause, Vec::new(), listener)).await;
+        let ended = done(move || work(place, run, job, cause, Vec::new(), None, listener)).await;
         let busy = matches!(&ended, Ended::Failed(error, _) if error.kind == FailureKind::Busy);
         if !busy || began.elapsed() > WAIT_FOR_ANOTHER {
             return ended;
@@ -127,37 +160,35 @@ async fn work(
     job: Job,
     cause: Cause,
     clusters: Vec<ClusterName>,
+    turn: Option<snapshot::Turn>,
     listener: Listener,
 ) -> Ended {
-    let origin = cause.origin();
-    match (job.work, &job.database) {
-        (Work::Snapshot, Some(database)) => {
-            let (trigger, labels) = match cause {
-                Cause::Schedule => (Trigger::Scheduled, std::collections::BTreeMap::new()),
-                Cause::Api { trigger, labels } => (trigger, labels),
-            };
-            place.snapshot(id, &job.cluster, database, trigger, labels, &listener).await
-        }
-        (Work::Verify, _) => place.verify(&job, &listener).await,
-        _ => place.prune(id, &clusters, origin, &listener).await,
+    match job.work {
+        Work::Snapshot => place.snapshot(id, &job, cause, turn, &listener).await,
+        Work::Verify => place.verify(&job, &listener).await,
+        Work::Prune => place.prune(id, &clusters, cause.origin(), &listener).await,
     }
 }
 
+async fn done<F: Future<Output = Ended>>(work: impl FnOnce() -> F + Send + 'static) -> Ended {
+    caught(work).await.unwrap_or_else(|error| Ended::Failed(error, None))
+}
+
 /// On a thread of its own, of which there are as many as runs at once. One that panics has failed; the daemon goes on.
-async fn caught<F: Future<Output = Ended>>(work: impl FnOnce() -> F + Send + 'static) -> Ended {
+async fn caught<T: Send + 'static, F: Future<Output = T>>(
+    work: impl FnOnce() -> F + Send + 'static,
+) -> Result<T, Failed> {
     let runtime = Handle::current();
     let done = tokio::task::spawn_blocking(move || runtime.block_on(work()));
-    done.await.unwrap_or_else(|_| Ended::Failed(Failed::panicked(), None))
+    done.await.map_err(|_| Failed::panicked())
 }
 
 impl Tasks {
-    /// A run begins.
-    fn begun(&self, place: &Place, id: &RunId, job: &Job, cause: &Cause) -> ops::run::Run {
-        let origin = cause.origin();
-        tracing::info!(run = %id, origin = origin.as_str(), "{} begins", job.name());
-        if matches!(cause, Cause::Schedule) {
-            self.teller.begun(&place.settings, job);
-        }
+    /// A run of these jobs begins.
+    fn begun(&self, place: &Place, id: &RunId, jobs: &[JobOfRun], cause: &Cause) -> ops::run::Run {
+        let (origin, job) = (cause.origin(), &jobs[0].0);
+        tracing::info!(run = %id, origin = origin.as_str(), "{} begins", names(jobs));
+        self.teller.begun(&place.settings, jobs);
         let now = place.repository.ambient().now();
         self.shared.runs.update(id, |run| {
             run.state = State::Running;
@@ -165,37 +196,42 @@ impl Tasks {
         });
         let (cluster, database) = (Some(&job.cluster), job.database.as_deref());
         let (verb, by) = (job.work.as_str(), wiring::actor(origin));
-        ops::run::Run::begin_as(id.clone(), &place.repository, verb, cluster, database, &by)
+        let repository = &place.repository;
+        let mut begun =
+            ops::run::Run::begin_as(id.clone(), repository, verb, cluster, database, &by);
+        for (job, _) in jobs {
+            begun.concerns(&job.cluster);
+        }
+        begun
     }
 
-    /// A run has ended: it is logged, kept in the audit trail, shown and told.
+    /// A run has ended: it is logged, kept in the audit trail, shown and told. A scheduled one that somebody else was at
+    /// has not failed (0011) and is tried again: it is as if it had not begun.
     async fn over(
         &self,
         place: &Place,
         begun: ops::run::Run,
-        job: &Job,
-        occurrence: Option<Timestamp>,
+        jobs: &[JobOfRun],
         began: Instant,
         ended: &Ended,
     ) {
         let id = begun.id().clone();
-        let ms = began.elapsed().as_millis();
+        let (ms, names) = (began.elapsed().as_millis(), names(jobs));
+        let scheduled = jobs.iter().any(|(_, occurrence)| occurrence.is_some());
         let ending = match ended {
             Ended::Done(_, backup) => {
                 let told = backup.as_ref().map(ToString::to_string);
-                tracing::info!(run = %id, backup = told, ms, "{} done", job.name());
+                tracing::info!(run = %id, backup = told, ms, "{names} done");
                 about(Ending::succeeded(), backup.as_ref())
             }
-            Ended::Failed(error, backup)
-                if error.kind == FailureKind::Busy && occurrence.is_some() =>
-            {
-                tracing::info!(run = %id, ms, "{} waits: {}", job.name(), error.message);
-                about(Ending::failed(error), backup.as_ref())
+            Ended::Failed(error, _) if error.kind == FailureKind::Busy && scheduled => {
+                tracing::info!(run = %id, ms, "{names} waits: {}", error.message);
+                return self.shared.runs.forget(&id);
             }
             Ended::Failed(error, backup) => {
                 let (exit_code, hint) = (error.kind.exit_code(), error.hint.as_deref());
                 let told = &error.message;
-                tracing::error!(run = %id, exit_code, hint, ms, "{} failed: {told}", job.name());
+                tracing::error!(run = %id, exit_code, hint, ms, "{names} failed: {told}");
                 about(Ending::failed(error), backup.as_ref())
             }
         };
@@ -216,14 +252,38 @@ impl Tasks {
             }
         });
         if let Some(run) = self.shared.runs.get(&id) {
-            self.teller.over(&place.settings, job, occurrence, &run, ended);
+            self.teller.over(&place.settings, jobs, &run, ended);
         }
     }
+}
+
+/// `prune erp, prune main`.
+fn names(jobs: &[JobOfRun]) -> String {
+    jobs.iter().map(|(job, _)| job.name()).collect::<Vec<_>>().join(", ")
 }
 
 fn about(ending: Ending, backup: Option<&BackupId>) -> Ending {
     match backup {
         Some(backup) => ending.about(backup),
         None => ending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_goes_down_begins_nothing_even_if_its_turn_has_come() {
+        let claims = CancellationToken::new();
+        assert_eq!(unless_draining(&claims, async { 7 }).await, Some(7));
+        let stop = async { claims.cancel() };
+        let (waited, ()) =
+            tokio::join!(unless_draining(&claims, std::future::pending::<()>()), stop);
+        assert_eq!(waited, None);
+        // Chance would choose the turn in one of two.
+        for _ in 0..64 {
+            assert_eq!(unless_draining(&claims, async { 7 }).await, None);
+        }
     }
 }

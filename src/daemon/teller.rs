@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::jobs::Job;
-use super::news::{self, Outcome, Told};
+use super::news::{self, Outcome, Telling, Told};
 use super::runs::Run;
 use super::work::Ended;
 use crate::config::Settings;
 use crate::domain::connection::Secret;
-use crate::domain::failure::FailureKind;
 use crate::domain::status::Status;
-use crate::notify::{Notifier, Ping};
+use crate::domain::told::Failed;
+use crate::notify::{Message, News, Notifier, Ping};
 use crate::wiring;
+
+/// A job of a run, and the time of its schedule that it is for; none where somebody asked for it.
+pub(super) type JobOfRun = (Job, Option<Timestamp>);
 
 /// What was told so far, and the way to tell more. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -26,13 +29,16 @@ struct Inner {
     notifier: Notifier,
     outcomes: HashMap<Job, Outcome>,
     told: Told,
+    /// Whether it was told that the repository cannot be opened.
+    out_of_reach: bool,
     started: Instant,
 }
 
 impl Teller {
     pub(super) fn new(notifier: Notifier) -> Self {
         let (outcomes, told) = (HashMap::new(), Told::default());
-        let inner = Inner { notifier, outcomes, told, started: Instant::now() };
+        let inner =
+            Inner { notifier, outcomes, told, out_of_reach: false, started: Instant::now() };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -45,30 +51,18 @@ impl Teller {
         self.inner().notifier = notifier;
     }
 
-    /// A job begins.
-    pub(super) fn begun(&self, settings: &Settings, job: &Job) {
-        if let Some(url) = ping_of(settings, job) {
-            self.inner().notifier.ping(url, Ping::Start, "");
+    /// A run of scheduled jobs begins.
+    pub(super) fn begun(&self, settings: &Settings, jobs: &[JobOfRun]) {
+        let inner = self.inner();
+        for url in jobs.iter().filter_map(|job| ping_of(settings, job)) {
+            inner.notifier.ping(url, Ping::Start, "");
         }
     }
 
-    /// A job has ended, for that time of its schedule if it had one.
-    pub(super) fn over(
-        &self,
-        settings: &Settings,
-        job: &Job,
-        occurrence: Option<Timestamp>,
-        run: &Run,
-        ended: &Ended,
-    ) {
-        // Somebody else is at it: it is looked at again soon.
-        if occurrence.is_some()
-            && matches!(ended, Ended::Failed(error, _) if error.kind == FailureKind::Busy)
-        {
-            return;
-        }
+    /// A run has ended, for these jobs: each one's ping is told, and one word about the run is enough.
+    pub(super) fn over(&self, settings: &Settings, jobs: &[JobOfRun], run: &Run, ended: &Ended) {
         let mut inner = self.inner();
-        if let Some(url) = occurrence.and_then(|_| ping_of(settings, job)) {
+        for url in jobs.iter().filter_map(|job| ping_of(settings, job)) {
             match ended {
                 Ended::Done(..) => inner.notifier.ping(url, Ping::Success, ""),
                 Ended::Failed(error, _) => inner.notifier.ping(url, Ping::Fail, &error.message),
@@ -78,18 +72,54 @@ impl Teller {
             Ended::Done(..) => 0,
             Ended::Failed(error, _) => error.kind.exit_code(),
         };
-        let now = Outcome { occurrence, exit_code };
-        let before = inner.outcomes.insert(job.clone(), now);
-        if let Some(news) = news::of_run(before, now) {
+        let of_one = |(job, occurrence): &JobOfRun| {
+            let now = Outcome { occurrence: *occurrence, exit_code };
+            news::of_run(inner.outcomes.insert(job.clone(), now), now)
+        };
+        let gravest = jobs.iter().filter_map(of_one).min();
+        if let Some(news) = gravest {
             let message = news::run_message(news, run, &wiring::host_name(), Timestamp::now());
             inner.notifier.tell(news, message);
         }
     }
 
-    /// How it stands was found out.
-    pub(super) fn stands(&self, status: &Status) {
+    /// The repository cannot be opened, and so nothing is done: told once. Whether it was told now.
+    pub(super) fn out_of_reach(&self, why: &Failed) -> bool {
         let mut inner = self.inner();
-        let (tellings, told) = inner.told.and(status, inner.started.elapsed());
+        let is_news = !std::mem::replace(&mut inner.out_of_reach, true);
+        if is_news {
+            let text = format!("nothing is done: the repository cannot be opened: {}", why.message);
+            let message =
+                of_repository(News::Failure, text).message(&wiring::host_name(), Timestamp::now());
+            let exit_code = Some(why.kind.exit_code());
+            inner
+                .notifier
+                .tell(News::Failure, Message { hint: why.hint.clone(), exit_code, ..message });
+        }
+        is_news
+    }
+
+    /// It was opened.
+    pub(super) fn within_reach(&self) {
+        let mut inner = self.inner();
+        if std::mem::take(&mut inner.out_of_reach) {
+            let text = "the repository can be opened again".to_owned();
+            let message =
+                of_repository(News::Recovery, text).message(&wiring::host_name(), Timestamp::now());
+            inner.notifier.tell(News::Recovery, message);
+        }
+    }
+
+    /// Another repository is in force: what was told of the one before says nothing of it.
+    pub(super) fn forget(&self) {
+        let mut inner = self.inner();
+        (inner.outcomes, inner.told) = (HashMap::new(), Told::default());
+    }
+
+    /// How it stands was found out, while these jobs are under way.
+    pub(super) fn stands(&self, status: &Status, under_way: &[Job]) {
+        let mut inner = self.inner();
+        let (tellings, told) = inner.told.and(status, under_way, inner.started.elapsed());
         inner.told = told;
         for telling in tellings {
             let news = telling.news;
@@ -105,7 +135,13 @@ impl Teller {
     }
 }
 
-fn ping_of<'a>(settings: &'a Settings, job: &Job) -> Option<&'a Secret> {
+fn of_repository(news: News, text: String) -> Telling {
+    Telling { news, cluster: None, database: None, text }
+}
+
+/// Who is told that a job is alive; only what is scheduled is waited for.
+fn ping_of<'a>(settings: &'a Settings, (job, occurrence): &JobOfRun) -> Option<&'a Secret> {
+    occurrence.as_ref()?;
     let cluster = settings.clusters.get(&job.cluster)?;
     let job = match job.work {
         super::runs::Work::Snapshot => &cluster.snapshot,

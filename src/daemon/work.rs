@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
+use super::Cause;
 use super::jobs::Job;
 use super::runs::Work;
 use crate::config::{ClusterSettings, Settings};
@@ -19,13 +20,13 @@ use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::manifest::Trigger;
-use crate::domain::observer::{Observer, Severity};
+use crate::domain::observer::{Observer, Severity, Silent};
 use crate::domain::schedule;
 use crate::domain::told::Failed;
 use crate::domain::verification::Outcome;
 use crate::ops::claim::{self, Claim};
 use crate::ops::prune::{self, PruneOptions};
-use crate::ops::snapshot::{self, SnapshotError, SnapshotOptions};
+use crate::ops::snapshot::{self, SnapshotError, SnapshotOptions, Turn};
 use crate::ops::verify::{self, Choice, VerifyError};
 use crate::postgres::pooler;
 use crate::repo::Repository;
@@ -50,6 +51,15 @@ pub(super) enum Ended {
     Done(Json, Option<BackupId>),
     /// Failed. The backup, where it is about one that is there.
     Failed(Failed, Option<BackupId>),
+}
+
+/// What keeps others away from a job for as long as it is held.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    /// Other daemons; none where the server is out of reach and the job does not need it.
+    pub(super) claim: Option<Claim>,
+    /// Whoever else takes snapshots of that database.
+    pub(super) turn: Option<Turn>,
 }
 
 /// Why a scheduled run need not be begun.
@@ -88,8 +98,8 @@ impl Place {
         job: &Job,
         occurrence: Timestamp,
         observer: &dyn Observer,
-    ) -> Result<Result<Option<Claim>, Held>, Failed> {
-        let claimed = match self.try_claim(job, observer).await {
+    ) -> Result<Result<Claimed, Held>, Failed> {
+        let claim = match self.try_claim(job, observer).await {
             Ok(None) => return Ok(Err(Held::Busy)),
             Ok(claim) => claim,
             // Nothing can be dumped without the server; the rest can be done.
@@ -100,8 +110,51 @@ impl Place {
                 None
             }
         };
+        let turn = match self.turn(job).await? {
+            Err(held) => return Ok(Err(held)),
+            Ok(turn) => turn,
+        };
+        // At the last: whoever had the claim or the turn before may have done it.
         let is_done = self.is_done(job, occurrence).await?;
-        Ok(if is_done { Err(Held::Done) } else { Ok(claimed) })
+        Ok(if is_done { Err(Held::Done) } else { Ok(Claimed { claim, turn }) })
+    }
+
+    /// The turn of a snapshot, taken here, so that a command that is at it lets no run begin that would come to nothing.
+    async fn turn(&self, job: &Job) -> Result<Result<Option<Turn>, Held>, Failed> {
+        let (Work::Snapshot, Some(database)) = (job.work, &job.database) else {
+            return Ok(Ok(None));
+        };
+        let options = self.options(None, &job.cluster, Trigger::Scheduled, BTreeMap::new())?;
+        let (repository, cancel) = (&self.repository, &self.cancel);
+        Ok(match snapshot::turn(repository, &options, database, &Silent, cancel).await {
+            Ok(turn) => Ok(Some(turn)),
+            Err(SnapshotError::Busy(_)) => Err(Held::Busy),
+            // The run meets it again and tells it, with its hooks.
+            Err(_) => Ok(None),
+        })
+    }
+
+    fn options(
+        &self,
+        run: Option<RunId>,
+        name: &ClusterName,
+        trigger: Trigger,
+        labels: BTreeMap<String, String>,
+    ) -> Result<SnapshotOptions, Failed> {
+        let cluster = self.cluster(name)?;
+        Ok(SnapshotOptions {
+            cluster: name.clone(),
+            connection: self.connection(name)?,
+            trigger,
+            labels,
+            pinned: false,
+            exclude_table_data: cluster.exclude_table_data.clone(),
+            hooks: wiring::hooks(cluster),
+            bin_dir: wiring::bin_dir(&self.settings, cluster),
+            host: wiring::host_name(),
+            idle: cluster.idle_timeout,
+            run,
+        })
     }
 
     async fn try_claim(&self, job: &Job, observer: &dyn Observer) -> Result<Option<Claim>, Failed> {
@@ -147,38 +200,32 @@ impl Place {
         }
     }
 
-    /// A snapshot of one database.
+    /// A snapshot of one database, in that turn where it was taken already.
     pub(super) async fn snapshot(
         &self,
         run: RunId,
-        name: &ClusterName,
-        database: &str,
-        trigger: Trigger,
-        labels: BTreeMap<String, String>,
+        job: &Job,
+        cause: Cause,
+        turn: Option<Turn>,
         observer: &dyn Observer,
     ) -> Ended {
-        let options = (|| {
-            let cluster = self.cluster(name)?;
-            Ok::<_, Failed>(SnapshotOptions {
-                cluster: name.clone(),
-                connection: self.connection(name)?,
-                trigger,
-                labels,
-                pinned: false,
-                exclude_table_data: cluster.exclude_table_data.clone(),
-                hooks: wiring::hooks(cluster),
-                bin_dir: wiring::bin_dir(&self.settings, cluster),
-                host: wiring::host_name(),
-                idle: cluster.idle_timeout,
-                run: Some(run),
-            })
-        })();
-        let options = match options {
+        let (trigger, labels) = match cause {
+            Cause::Schedule => (Trigger::Scheduled, BTreeMap::new()),
+            Cause::Api { trigger, labels } => (trigger, labels),
+        };
+        let options = match self.options(Some(run), &job.cluster, trigger, labels) {
             Ok(options) => options,
             Err(error) => return Ended::Failed(error, None),
         };
-        let taken = snapshot::one(&self.repository, &options, database, observer, &self.cancel);
-        match taken.await {
+        let database = job.database.as_deref().unwrap_or_default();
+        let (repository, cancel) = (&self.repository, &self.cancel);
+        let taken = match turn {
+            Some(turn) => {
+                snapshot::one_in(turn, repository, &options, database, observer, cancel).await
+            }
+            None => snapshot::one(repository, &options, database, observer, cancel).await,
+        };
+        match taken {
             Ok(manifest) => Ended::Done(manifest.summary(), Some(manifest.id)),
             Err(SnapshotError::Interrupted) => Ended::Failed(Failed::interrupted(), None),
             Err(error) => Ended::Failed(failed(&error), None),

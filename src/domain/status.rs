@@ -1,6 +1,8 @@
 //! How it stands: what `status`, the status page, the metrics and the dead-man rule tell. Values only; `ops::status`
 //! finds them out.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
@@ -158,11 +160,68 @@ pub struct DatabaseStatus {
     pub next_verify: Option<Timestamp>,
     /// What the next prune removes.
     pub removes_next: Vec<Removal>,
-    /// What should have happened and did not, one line each (`alarm` in the configuration). What stands before the
-    /// first number of a line is the same for as long as it lasts: `daemon::news` knows the rule by it.
-    pub overdue: Vec<String>,
+    /// What should have happened and did not (`alarm` in the configuration).
+    pub overdue: Vec<Overdue>,
     /// Backups and verifications of the last 30 days, oldest first, at most 200.
     pub timeline: Vec<Mark>,
+}
+
+/// A rule of `alarm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// A good backup, often enough.
+    Backup,
+    /// A verified restore, often enough.
+    Verified,
+}
+
+impl Rule {
+    /// What it asks for.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Backup => "good backup",
+            Self::Verified => "verified restore",
+        }
+    }
+}
+
+/// A rule that is broken. Its line, which is all that a document holds of it, grows with time; the rule stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdue {
+    /// The rule.
+    pub rule: Rule,
+    /// What should have happened and did not.
+    pub line: String,
+}
+
+impl Overdue {
+    /// Of [`Rule::Backup`].
+    pub fn backup(line: impl Into<String>) -> Self {
+        Self { rule: Rule::Backup, line: line.into() }
+    }
+
+    /// Of [`Rule::Verified`].
+    pub fn verified(line: impl Into<String>) -> Self {
+        Self { rule: Rule::Verified, line: line.into() }
+    }
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
+    }
+}
+
+impl Serialize for Overdue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.line)
+    }
+}
+
+impl PartialEq<&str> for Overdue {
+    fn eq(&self, line: &&str) -> bool {
+        self.line == *line
+    }
 }
 
 /// One object, as scripts would have it.

@@ -255,6 +255,9 @@ mod tests {
 
         let error = repository.write_access().await.err().expect("replaced");
         assert!(matches!(&error, RepoError::EpochReplaced { by, .. } if *by == EpochId::new(2)));
+        // Nobody can tell from here where that was.
+        let hint = error.hint().expect("a hint");
+        assert!(hint.contains("another host") && hint.contains("restart"), "{hint}");
         assert_eq!(error.kind(), FailureKind::Key);
         let rotated = open(&store, keys(Some(writer(2)), &new)).await;
         rotated.write_access().await.expect("in force");

@@ -227,8 +227,9 @@ impl Failure for RepoError {
                  for those configured now"
             }
             Self::EpochReplaced { .. } => {
-                "`pgkeep key rotate` ran on another host: bring its writer key and its recipients here; nothing \
-                 was kept, and no backup was lost"
+                "`pgkeep key rotate` opened it: on another host, then bring its writer key and its recipients here; on this \
+                 one, then restart what still runs with the old key (`systemctl restart pgkeep`); nothing was kept, and \
+                 no backup was lost"
             }
             Self::EpochsCollided { .. } => {
                 "two hosts rotated at once, and both epochs are in force: run `pgkeep key rotate` again on one of \

@@ -11,7 +11,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use super::{ScratchError, postmaster};
@@ -59,8 +61,11 @@ impl ScratchDirectory {
     }
 
     fn try_create(path: &Path) -> std::io::Result<File> {
-        let root = rustix::process::geteuid().is_root();
-        DirBuilder::new().mode(if root { 0o711 } else { 0o700 }).create(path)?;
+        DirBuilder::new().mode(0o700).create(path)?;
+        if rustix::process::geteuid().is_root() {
+            // Set, and not asked for at creation: there a umask would take from it.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o711))?;
+        }
         let lock = private().open(path.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => {}

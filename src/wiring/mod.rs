@@ -37,7 +37,8 @@ use crate::store::{Store, StoreError};
 
 pub use notify::notifier;
 pub use work::{
-    Proving, actor, assertions, databases, is_server_named, scratch_choice, scratch_dir,
+    Proving, actor, assertions, databases, databases_meant, is_server_named, scratch_choice,
+    scratch_dir,
 };
 
 /// Why the configuration cannot come to life.

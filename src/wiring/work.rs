@@ -11,6 +11,7 @@ use crate::domain::audit::{Actor, Origin};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::id::ClusterName;
 use crate::domain::observer::Observer;
+use crate::domain::told::{Failed, failed};
 use crate::domain::verification::Depth;
 use crate::ops::snapshot::{self, SnapshotError};
 use crate::ops::verify::{ScratchChoice, Verifying};
@@ -87,6 +88,29 @@ pub async fn databases(
         Databases::OfConnection => Ok(vec![connection.database().to_owned()]),
         Databases::All => snapshot::databases(connection).await,
     }
+}
+
+/// The databases of a cluster that are to be backed up, as the configuration names them or its server has them.
+///
+/// None on a host that names no server: those that have backups are meant. What libpq would take for the server then
+/// is this host's own, if any, and nobody spoke of it.
+pub async fn databases_meant(
+    settings: &Settings,
+    name: &ClusterName,
+    cluster: &ClusterSettings,
+) -> Result<Option<Vec<String>>, Failed> {
+    if let Some(one) = &settings.database {
+        return Ok(Some(vec![one.clone()]));
+    }
+    match &cluster.databases {
+        Databases::Named(names) => return Ok(Some(names.clone())),
+        Databases::OfConnection | Databases::All if !is_server_named(settings, cluster) => {
+            return Ok(None);
+        }
+        Databases::OfConnection | Databases::All => {}
+    }
+    let connection = connection(settings, name, cluster).map_err(failed)?;
+    databases(settings, cluster, &connection).await.map(Some).map_err(failed)
 }
 
 /// What the verifications of one cluster work with.

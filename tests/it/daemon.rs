@@ -1,5 +1,8 @@
 //! The daemon: no run is lost and none doubled, whatever happens to it, to the clock, or beside it.
 
+mod company;
+mod reach;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,7 +26,9 @@ impl Host {
         let url = databases[0].url();
         let mut keeper = Keeper::initialised(&url);
         keeper
+            // The file alone says where all is, so that it can be changed under a daemon.
             .unset("PGKEEP_DATABASE_URL")
+            .unset("PGKEEP_REPOSITORY")
             .set("PGKEEP__DAEMON__LISTEN", "127.0.0.1:0")
             .set("PGKEEP_LOG", "pgkeep=debug");
         let host = Self { keeper, server: server.url("postgres") };
@@ -34,11 +39,21 @@ impl Host {
 
     /// Replaces what is said of the cluster.
     fn configure(&self, cluster: &str) {
+        self.write(&format!("[clusters.main]\nurl = \"{}\"\n{cluster}", self.server));
+    }
+
+    /// Replaces all from the clusters on.
+    fn write(&self, clusters: &str) {
+        self.edit(|text| {
+            let head = text.split("[clusters.").next().expect("a head");
+            format!("{}\n{clusters}\n", head.trim_end_matches(['#', ' ']))
+        });
+    }
+
+    fn edit(&self, change: impl FnOnce(&str) -> String) {
         let path = self.keeper.home().join("pgkeep.toml");
         let text = std::fs::read_to_string(&path).expect("init wrote it");
-        let head = text.split("[clusters.").next().expect("a head").trim_end_matches(['#', ' ']);
-        let text = format!("{head}\n[clusters.main]\nurl = \"{}\"\n{cluster}\n", self.server);
-        std::fs::write(&path, text).expect("a configuration");
+        std::fs::write(&path, change(&text)).expect("a configuration");
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, private).expect("a mode");
     }
@@ -69,6 +84,13 @@ fn up(running: Running) -> Running {
     running
 }
 
+/// Where its page is.
+#[track_caller]
+fn page(running: &Running) -> String {
+    let said = running.stdout();
+    said.split_whitespace().find(|word| word.starts_with("http://")).expect("a URL").to_owned()
+}
+
 #[track_caller]
 fn told(running: &Running, words: &str, times: usize) {
     eventually(words, PATIENCE, || running.stderr().matches(words).count() >= times);
@@ -95,6 +117,7 @@ fn what_was_missed_is_caught_up_once_however_often_the_daemon_is_killed() {
     // Nothing was ever taken: the run of last night was missed.
     let running = host.start();
     told(&running, " done", 2);
+    assert!(!running.stderr().contains("no backup yet"), "they are on their way");
     running.signal(Signal::KILL);
     assert_eq!(running.wait().code, 137);
     let all = || [&one.name, &two.name].map(|name| (name.clone(), 1)).into();
@@ -169,7 +192,8 @@ fn one_database_that_fails_stops_no_other_and_is_tried_again() {
     drop(gone);
     let running = host.start();
     eventually("the good one is taken", PATIENCE, || host.taken().contains_key(&good.name));
-    told(&running, &format!("snapshot main/{name} failed"), 1);
+    // A minute later once more.
+    told(&running, &format!("snapshot main/{name} failed"), 2);
     let log = stop(&host, running);
     assert!(log.contains("exit_code=4"), "{log}");
 }
@@ -192,8 +216,18 @@ fn a_bad_configuration_is_refused_and_the_old_one_goes_on() {
     running.signal(Signal::HUP);
     told(&running, "the configuration is in force", 1);
     eventually("the second is taken", PATIENCE, || host.taken().contains_key(&two.name));
+    // What counts at the start only is told as such.
+    host.configure(&format!("{names}\n{NIGHTLY}\n[daemon]\nallow_remote = true"));
+    running.signal(Signal::HUP);
+    told(&running, "daemon.allow_remote is read at the start only", 1);
+    told(&running, "the configuration is in force", 2);
+    assert!(!running.stderr().contains("daemon.listen is read"), "nobody changed that one");
     stop(&host, running);
     assert!(host.taken().values().all(|count| *count == 1));
+    // Other clusters would be backed up and not watched.
+    let other = "PGKEEP__CLUSTERS__ERP__URL";
+    let selected = host.daemon().env("PGKEEP_CLUSTER", "main").env(other, "postgres://nobody@h/d");
+    selected.run().expect_failure(2, &["PGKEEP_CLUSTER", "`erp`"]);
     // At the start it is refused like by any other command.
     host.configure("snapshot = { schedule = \"0 25 * * *\" }");
     host.daemon().run().expect_failure(2, &["clusters.main.snapshot.schedule", "0 25 * * *"]);

@@ -106,6 +106,8 @@ fn wrong_use_is_exit_2_with_a_hint() {
         "list --limit many",
         "init --recipient age1x --insecure-plaintext",
         "daemon",
+        "daemon --cluster main",
+        "daemon --database shop",
         "prune --yes",
         "status --limit 3",
         "log --limit many",

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::keeper::Running;
 use crate::support::server::{Cluster, quoted};
-use crate::support::{Keeper, eventually};
+use crate::support::{Keeper, eventually, http};
 
 /// Servers are slow while others use them, and so are browsers.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -236,7 +236,8 @@ fn a_browser_shows_what_the_command_line_says() {
     let dom = browser.dom(&url);
     assert!(dom.contains("data-only-here=\"true\""), "the identity is kept only here: {dom}");
     assert!(row(&dom, "kennel_prod").contains("aria-label=\"the last 30 days: "), "{dom}");
-    let served: Value = serde_json::from_str(&http_get(&format!("{url}v1/status"))).expect("JSON");
+    let served: Value =
+        serde_json::from_str(&http::get(&format!("{url}v1/status")).1).expect("JSON");
     assert_eq!(differences(&dom, &served), [""; 0]);
 
     let directory = tempfile::tempdir().expect("a directory");
@@ -273,20 +274,4 @@ fn width_within(browser: &Browser, dom: &str, directory: &Path, width: u32) -> u
     let around = browser.dom(&format!("file://{}", path.display()));
     let after = around.split("width=").find_map(|rest| rest.split_once(';')?.0.parse().ok());
     after.unwrap_or_else(|| panic!("no width in {around}"))
-}
-
-/// The body of an answer.
-#[track_caller]
-fn http_get(url: &str) -> String {
-    use std::io::{Read, Write};
-    let rest = url.strip_prefix("http://").expect("plain");
-    let (address, path) = rest.split_once('/').expect("a path");
-    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
-    let asked = format!("GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(asked.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("text");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
 }

@@ -185,12 +185,18 @@ fn status_shows_what_there_is_and_strict_fails_when_it_is_late() {
     assert!(table.contains("identity kept only here"), "{table}");
 
     // Days pass; then weeks without a verification.
-    for (shift, words) in [("+3d", "no good backup for "), ("+40d", "no verified restore for ")] {
+    let (backup, verified) = ("no good backup for ", "no verified restore for ");
+    for (shift, rules) in [("+3d", &[backup][..]), ("+40d", &[backup, verified])] {
         let late = at(&keeper, shift, "status --strict --json").run().expect_code(3);
-        let place = format!("main/{}: {words}", database.name);
-        assert!(late.stderr.replace("; ", "\n").contains(words), "{}", late.stderr);
-        assert!(late.stderr.contains(&place) || shift == "+40d", "{}", late.stderr);
-        assert!(late.json()["clusters"][0]["databases"][0]["overdue"].is_array());
+        for words in rules {
+            let place = format!("main/{}: {words}", database.name);
+            assert!(late.stderr.contains(&place), "{}", late.stderr);
+        }
+        let told = &late.json()["clusters"][0]["databases"][0]["overdue"];
+        let told = told.as_array().expect("an array").iter().map(|line| line.as_str());
+        let told: Vec<&str> = told.map(|line| line.expect("a line")).collect();
+        assert_eq!(told.len(), rules.len(), "{told:?}");
+        assert!(told.iter().zip(rules).all(|(line, words)| line.starts_with(words)), "{told:?}");
     }
     // A clock that went back neither.
     at(&keeper, "-1d", "status --strict").run().expect_code(0);
@@ -208,6 +214,27 @@ fn status_shows_what_there_is_and_strict_fails_when_it_is_late() {
     let told = strict(&keeper).expect_code(3);
     assert!(told.stderr.contains(&first), "{}", told.stderr);
     keeper.pgkeep(["status"]).run().expect_code(0);
+}
+
+#[test]
+fn a_host_without_a_server_watches_every_database_that_has_backups() {
+    let database = Server::newer().database("watched");
+    let mut keeper = Keeper::initialised(&database.shop(20).url());
+    let id = keeper.snapshot_id();
+    keeper.unset("PGKEEP_DATABASE_URL").set(SCHEDULE, "0 2 * * *").set(VERIFIED, "30d");
+    let good = keeper.pgkeep(["status", "--strict", "--quiet"]).run().expect_code(0);
+    assert_eq!((&*good.stdout, &*good.stderr), ("", ""));
+    let known = shop(&keeper, &database.name);
+    assert_eq!((&known["configured"], &known["last_good"]["id"]), (&true.into(), &id.into()));
+    for (shift, words) in [("+3d", "no good backup for "), ("+40d", "never verified since ")] {
+        let late = at(&keeper, shift, "status --strict --quiet").run().expect_code(3);
+        let place = format!("main/{}: {words}", database.name);
+        assert!(late.stderr.contains(&place), "{}", late.stderr);
+    }
+    // A name that no backup has is a mistake, and not a sign that all is well.
+    keeper.unset(SCHEDULE).set("PGKEEP__CLUSTERS__MIAN__SNAPSHOT__SCHEDULE", "0 2 * * *");
+    let told = keeper.pgkeep(["status", "--strict", "--quiet"]).run().expect_code(0);
+    assert!(told.stderr.contains("cluster mian has a schedule here"), "{}", told.stderr);
 }
 
 #[test]

@@ -282,3 +282,18 @@ fn secrets_lie_in_files_that_others_cannot_read() {
         assert!(bytes.starts_with(b"age-encryption.org/v1\n"), "{key} is no age file");
     }
 }
+
+/// As root a scratch server has an account of its own, which must be able to pass.
+#[test]
+fn a_strict_umask_hinders_no_verification() {
+    let database = Server::newer().database("umask");
+    let mut keeper = Keeper::initialised(&database.shop(10).url());
+    keeper.snapshot();
+    let scratch = keeper.scratch();
+    keeper.set("PGKEEP__CLUSTERS__MAIN__VERIFY__SCRATCH", scratch);
+    let program = env!("CARGO_BIN_EXE_pgkeep");
+    let verify = format!("umask 077; exec '{program}' verify --check counts");
+    keeper.shell(&verify).run().expect_code(0);
+    assert_eq!(keeper.list()[0]["verification"], "passed");
+    assert_eq!(keeper.leftovers(), [""; 0]);
+}

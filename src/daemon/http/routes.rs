@@ -137,7 +137,13 @@ async fn readyz(State(context): State<Here>) -> Result<Response, Problem> {
         return Err(Problem::later("the daemon is going down", hint));
     }
     if !health.ready {
-        return Err(Problem::later("the daemon is starting", "ask again in a moment"));
+        return Err(match health.repository_error {
+            Some(error) => {
+                let message = format!("nothing is done while the repository is away: {error}");
+                Problem::later(message, "`pgkeep check` on this host tells more")
+            }
+            None => Problem::later("the daemon is starting", "ask again in a moment"),
+        });
     }
     Ok(document(StatusCode::OK, &json!({ "status": "ready" })))
 }

@@ -1,9 +1,10 @@
 //! `snapshot`: a logical backup of one database, or of several, one after the other.
 //!
-//! The runbook for one database ([`one`]): the `before` hook; the lock that keeps a second run away; the
-//! tables held still ([`crate::postgres::hold`]); `pg_dump`; the intent; inventory, globals and the dump, cut and
+//! The runbook for one database ([`one`]): the lock that keeps a second run away ([`turn`]); the `before` hook;
+//! the tables held still ([`crate::postgres::hold`]); `pg_dump`; the intent; inventory, globals and the dump, cut and
 //! stored as it comes; the program's good end; the holder still there; the commit. A failure at any step
-//! leaves nothing that is listed, and the next database is taken all the same.
+//! leaves nothing that is listed, and the next database is taken all the same. Who finds another run at it has not
+//! failed: no hook is run for him, since those of the other one are at work.
 
 mod doubts;
 mod error;
@@ -96,8 +97,64 @@ pub async fn databases(connection: &ConnectionInfo) -> Result<Vec<String>, Snaps
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// The right to take a snapshot of one database in one repository. Until it is dropped nobody else has it.
+#[derive(Debug)]
+pub struct Turn {
+    pooling: Pooling,
+    _claim: Claim,
+}
+
+/// Takes the turn of one database; [`SnapshotError::Busy`] where somebody else has it.
+pub async fn turn(
+    repository: &Repository,
+    options: &SnapshotOptions,
+    database: &str,
+    observer: &dyn Observer,
+    cancel: &CancellationToken,
+) -> Result<Turn, SnapshotError> {
+    let connection = options.connection.with_database(database);
+    let pulse = Pulse::new(observer, database, options.idle);
+    let ready = async {
+        pulse.step("connecting", database);
+        // What is wrong with keys or repository is known before the server is troubled.
+        repository.write_access().await?;
+        // Before the lock, which would belong to nobody behind such a pooler.
+        let pooling = pooler::refuse_transaction_pooling(&connection).await?;
+        let claim = claimed(repository, options, database, pooling, observer).await?;
+        Ok::<_, SnapshotError>(Turn { pooling, _claim: claim })
+    };
+    pulse.guard(cancel, Box::pin(ready)).await
+}
+
 /// Takes a snapshot of one database, its hooks included.
 pub async fn one(
+    repository: &Repository,
+    options: &SnapshotOptions,
+    database: &str,
+    observer: &dyn Observer,
+    cancel: &CancellationToken,
+) -> Result<Manifest, SnapshotError> {
+    match turn(repository, options, database, observer, cancel).await {
+        Err(SnapshotError::Busy(database)) => Err(SnapshotError::Busy(database)),
+        turn => hooked(turn, repository, options, database, observer, cancel).await,
+    }
+}
+
+/// As [`one`], in a turn that was taken before.
+pub async fn one_in(
+    turn: Turn,
+    repository: &Repository,
+    options: &SnapshotOptions,
+    database: &str,
+    observer: &dyn Observer,
+    cancel: &CancellationToken,
+) -> Result<Manifest, SnapshotError> {
+    hooked(Ok(turn), repository, options, database, observer, cancel).await
+}
+
+/// The snapshot, between its hooks. Whoever waits for bad news hears of a turn that could not be taken, too.
+async fn hooked(
+    turn: Result<Turn, SnapshotError>,
     repository: &Repository,
     options: &SnapshotOptions,
     database: &str,
@@ -109,11 +166,14 @@ pub async fn one(
         ("PGKEEP_HOOK_CLUSTER", options.cluster.to_string()),
         ("PGKEEP_HOOK_DATABASE", database.to_owned()),
     ];
-    let result = match hooks::run(&options.hooks.before, &variables, cancel).await {
-        Ok(()) => taken(repository, options, database, observer, cancel).await,
-        // No backup either way, and whoever is to be told of that must be told of this too.
-        Err(HookError::Interrupted) => Err(SnapshotError::Interrupted),
-        Err(error) => Err(error.into()),
+    let result = match turn {
+        Ok(turn) => match hooks::run(&options.hooks.before, &variables, cancel).await {
+            Ok(()) => taken(&turn, repository, options, database, observer, cancel).await,
+            // No backup either way, and whoever is to be told of that must be told of this too.
+            Err(HookError::Interrupted) => Err(SnapshotError::Interrupted),
+            Err(error) => Err(error.into()),
+        },
+        Err(error) => Err(error),
     };
     let hook = match &result {
         Ok(manifest) => {
@@ -136,6 +196,7 @@ pub async fn one(
 }
 
 async fn taken(
+    turn: &Turn,
     repository: &Repository,
     options: &SnapshotOptions,
     database: &str,
@@ -144,16 +205,7 @@ async fn taken(
 ) -> Result<Manifest, SnapshotError> {
     let connection = options.connection.with_database(database);
     let pulse = Pulse::new(observer, database, options.idle);
-    let ready = async {
-        pulse.step("connecting", database);
-        // What is wrong with keys or repository is known before the server is troubled.
-        repository.write_access().await?;
-        // Before the lock, which would belong to nobody behind such a pooler.
-        let pooling = pooler::refuse_transaction_pooling(&connection).await?;
-        let lock = claimed(repository, options, database, pooling, observer).await?;
-        Ok::<_, SnapshotError>((pooling, lock))
-    };
-    let (pooling, _lock) = pulse.guard(cancel, Box::pin(ready)).await?;
+    let pooling = turn.pooling;
     for attempt in 1.. {
         let observer = &pulse;
         let run = Run { repository, options, database, connection: &connection, pooling, observer };

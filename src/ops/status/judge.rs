@@ -18,8 +18,8 @@ use crate::domain::id::ClusterName;
 use crate::domain::retention::{Policies, RetentionPolicy, Verdict, decide};
 use crate::domain::schedule::{Schedule, latest};
 use crate::domain::status::{
-    BackupFacts, ClusterStatus, DatabaseStatus, KeyStatus, Mark, MarkKind, Removal, Schedules,
-    Status, VerifiedFacts, WalStatus,
+    BackupFacts, ClusterStatus, DatabaseStatus, KeyStatus, Mark, MarkKind, Overdue, Removal,
+    Schedules, Status, VerifiedFacts, WalStatus,
 };
 use crate::domain::told::chain;
 use crate::domain::verification::{Outcome, VerificationRecord};
@@ -292,14 +292,14 @@ impl<'a> History<'a> {
         interval: Option<Duration>,
         good: Option<&Entry>,
         verified: Option<&VerificationRecord>,
-    ) -> Vec<String> {
+    ) -> Vec<Overdue> {
         let mut overdue = Vec::new();
         let age = |since: Timestamp| {
             let age = since.duration_until(self.at);
             if age.is_negative() { Duration::ZERO } else { age.unsigned_abs() }
         };
         if let Some(interval) = interval.filter(|_| alarm.intervals > 0) {
-            overdue.extend(match good {
+            let line = match good {
                 None if self.entries.is_empty() => Some("no backup yet".to_owned()),
                 None => Some("no good backup".to_owned()),
                 Some(good) => {
@@ -313,7 +313,8 @@ impl<'a> History<'a> {
                         format!("no good backup for {age}; {intervals} × {interval} is the limit")
                     })
                 }
-            });
+            };
+            overdue.extend(line.map(Overdue::backup));
         }
         let oldest = self.ordinary().next_back();
         if let Some(oldest) = oldest.filter(|_| !alarm.verified_within.is_zero()) {
@@ -321,13 +322,14 @@ impl<'a> History<'a> {
             let since =
                 verified.map_or(oldest.manifest.started_at, VerificationRecord::finished_at);
             let age = age(since);
-            overdue.extend((age > alarm.verified_within).then(|| match verified {
+            let line = || match verified {
                 Some(_) => format!("no verified restore for {}; {limit} is the limit", span(age)),
                 None => format!(
                     "never verified since its first backup {} ago; {limit} is the limit",
                     span(age)
                 ),
-            }));
+            };
+            overdue.extend((age > alarm.verified_within).then(|| Overdue::verified(line())));
         }
         overdue
     }

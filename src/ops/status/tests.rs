@@ -13,7 +13,9 @@ use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::manifest::BEFORE_RESTORE_OF;
 use crate::domain::retention::RetentionPolicy;
 use crate::domain::schedule::Schedule;
-use crate::domain::status::{ClusterStatus, DatabaseStatus, KeyStatus, MarkKind, Status};
+use crate::domain::status::{
+    ClusterStatus, DatabaseStatus, KeyStatus, MarkKind, Overdue, Rule, Status,
+};
 use crate::domain::suspect::Suspicion;
 use crate::domain::verification::{Depth, Outcome, VerificationRecord};
 use crate::repo::RepoError;
@@ -187,7 +189,7 @@ fn the_last_good_backup_is_the_newest_that_nobody_has_to_look_at() {
     let (_, why) = shop.newest_in_doubt.expect("it is told");
     assert_eq!(
         (why.as_str(), shop.overdue),
-        ("imported: its rows may be of any age", vec!["no good backup".to_owned()])
+        ("imported: its rows may be of any age", vec![Overdue::backup("no good backup")])
     );
     assert_eq!(good_id(&Scene::nightly().shop(vec![good(), newer()])), "20261121");
 }
@@ -214,7 +216,7 @@ fn a_backup_is_overdue_after_so_many_of_its_longest_intervals_and_not_before() {
     assert!(!overdue(&working, friday, "2026-11-26T08:00:00Z").is_empty());
     let yearly = Scene { snapshot: Some(schedule("0 0 1 1 *", "UTC")), ..Scene::nightly() };
     assert!(
-        overdue(&yearly, "2026-01-01T00:00:00Z", NOW).iter().all(|why| why.contains("verified"))
+        overdue(&yearly, "2026-01-01T00:00:00Z", NOW).iter().all(|why| why.rule == Rule::Verified)
     );
     // Nothing is scheduled, or nobody asks.
     let none = Scene { snapshot: None, ..Scene::nightly() };

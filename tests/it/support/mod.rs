@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 pub(crate) mod disk;
+pub(crate) mod http;
 pub(crate) mod keeper;
 pub(crate) mod pooler;
 pub(crate) mod s3_proxy;

@@ -6,6 +6,7 @@ use jiff::{Span, Timestamp};
 
 use super::support::{Daemon, database, run, run_id, status};
 use crate::daemon::runs::{State, Work};
+use crate::domain::status::Overdue;
 
 const DOCUMENT: &str = include_str!("../../../../docs/monitoring.md");
 const RULES: &str = include_str!("../../../../docs/monitoring/alerts.yml");
@@ -81,7 +82,7 @@ async fn samples_tell_what_the_status_tells() {
     let daemon = Daemon::start().await;
     let mut late = database("late");
     (late.last_verified, late.usual_bytes) = (None, None);
-    late.overdue = vec!["no good backup for 3 d".to_owned()];
+    late.overdue = vec![Overdue::backup("no good backup for 3 d")];
     daemon.shared.set_status(status(vec![database("kennel_prod"), late]));
     let text = scraped(&daemon).await;
     let of = |name: &str, database: &str| {

@@ -8,7 +8,7 @@ use super::support::{Daemon, database, hours_ago, run, run_id, status};
 use crate::daemon::http::page::{View, render};
 use crate::daemon::runs::{State, Work};
 use crate::daemon::shared::Health;
-use crate::domain::status::{DatabaseStatus, Status};
+use crate::domain::status::{DatabaseStatus, Overdue, Status};
 
 fn page(status: &Status) -> String {
     let health = Health::default();
@@ -91,7 +91,7 @@ fn hours_are_those_of_the_schedules_zone() {
 #[test]
 fn troubles_come_first_and_the_gravest_of_them() {
     let mut late = database("late");
-    late.overdue = vec!["no good backup for 3 d".to_owned()];
+    late.overdue = vec![Overdue::backup("no good backup for 3 d")];
     let mut doubted = database("doubted");
     let newest = doubted.last_good.clone().expect("a backup");
     doubted.newest_in_doubt = Some((newest, "rows fell by half".to_owned()));
@@ -125,7 +125,7 @@ fn troubles_come_first_and_the_gravest_of_them() {
 fn what_names_and_reasons_hold_is_text_and_nothing_else() {
     let nasty = "<script>alert(1)</script>\"'&";
     let mut odd = database(nasty);
-    odd.overdue = vec![nasty.to_owned()];
+    odd.overdue = vec![Overdue::backup(nasty)];
     odd.removes_next[0].reason = nasty.to_owned();
     let newest = odd.last_good.clone().expect("a backup");
     odd.newest_in_doubt = Some((newest, nasty.to_owned()));

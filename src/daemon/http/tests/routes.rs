@@ -12,6 +12,7 @@ use crate::daemon::runs::Work;
 use crate::daemon::shared::ROUND_MAX;
 use crate::domain::connection::Secret;
 use crate::domain::failure::Failure;
+use crate::domain::status::Overdue;
 
 #[tokio::test]
 async fn every_address_answers_in_its_own_kind_and_with_the_safe_headers() {
@@ -57,7 +58,7 @@ async fn health_is_about_the_scheduler_and_strictly_about_what_is_overdue_too() 
     assert_eq!(daemon.get("/healthz?strict").await.refused(), (503, 6), "nobody has looked yet");
 
     let mut overdue = database("kennel_prod");
-    overdue.overdue = vec!["no good backup for 3 d".to_owned()];
+    overdue.overdue = vec![Overdue::backup("no good backup for 3 d")];
     let mut found = status(vec![database("shop"), overdue]);
     found.faults = vec!["20261121T020000Z-5f3a9c21: not signed".to_owned()];
     daemon.shared.set_status(found);
@@ -90,6 +91,10 @@ async fn ready_is_neither_starting_nor_going_down() {
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
     daemon.shared.update_health(|health| (health.draining, health.ready) = (false, false));
     assert_eq!(daemon.get("/readyz").await.refused(), (503, 6));
+    daemon.shared.update_health(|health| health.repository_error = Some("no route".to_owned()));
+    let answer = daemon.get("/readyz").await;
+    assert_eq!(answer.refused(), (503, 6));
+    assert!(answer.body.contains("the repository is away: no route"), "{answer:?}");
 }
 
 #[tokio::test]

@@ -4,10 +4,17 @@
 //! due is decided anew ([`super::jobs`]) whenever something changed or the time has come, from the catalog; so a daemon
 //! that was killed at any moment, and is started again, goes on where the catalog is. Nothing is written down.
 //!
+//! What is in force, configuration and repository, is the matter of [`force`]; what the API asks for, of [`asked`].
+//!
 //! The first signal drains: nothing new is begun, what runs ends by itself. The second cancels what runs, which then
 //! leaves nothing half-made (`ops::snapshot`, `ops::verify`, `repo::prune`).
 
+mod again;
+mod asked;
+mod force;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,12 +23,13 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::again::Again;
 use super::jobs::{self, Job, Memory, Past};
-use super::looks::{self, Look, Reloaded};
+use super::looks::{Look, Reloaded};
 use super::runs::{Run, State, Work};
-use super::shared::{Asked, Refusal};
+use super::shared::Asked;
 use super::work::{Ended, Held, Place};
-use super::{Cause, Tasks, service, tasks};
+use super::{Tasks, service, tasks};
 use crate::config::Settings;
 use crate::domain::audit::RunId;
 use crate::domain::failure::FailureKind;
@@ -36,24 +44,21 @@ use crate::repo::remembered::Remembered;
 const LOOK_EVERY: Duration = Duration::from_mins(10);
 /// How old the list of a server's databases may be.
 const LIST_EVERY: Duration = Duration::from_mins(5);
-/// How soon a look that failed is made again.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How soon a job that somebody else is at is looked at again.
 const BUSY_AGAIN: Duration = Duration::from_mins(1);
 /// Clocks that part by more than this have jumped.
 const JUMP: Duration = Duration::from_secs(5);
-/// So many snapshots that were asked for may wait or run.
-const ASKED_MAX: usize = 64;
 
 /// What a task says when it ends.
-#[expect(clippy::large_enum_variant, reason = "a few a minute")]
 pub(super) enum Message {
-    /// A look at the catalog.
-    Looked(Result<Box<Look>, Failed>),
-    /// The databases of a cluster.
-    Listed(ClusterName, Result<Vec<String>, Failed>),
-    /// The repository was opened, with these settings.
-    Opened(Result<Reloaded, Failed>),
+    /// A look at the catalog, begun under that configuration.
+    Looked(u64, Result<Box<Look>, Failed>),
+    /// The databases of a cluster, asked for under that configuration; none on a host that names no server.
+    Listed(u64, ClusterName, Result<Option<Vec<String>>, Failed>),
+    /// The repository that could not be opened before.
+    Opened(Result<Repository, Failed>),
+    /// The configuration, read again.
+    Reloaded(Result<Reloaded, Failed>),
     /// Scheduled jobs were not begun: somebody else is at them, or has done them.
     Held(Vec<Dueness>, Held),
     /// A run ended.
@@ -72,39 +77,17 @@ pub(super) struct Finished {
     pub(super) ended: Ended,
 }
 
-/// A look that is made again and again.
-#[derive(Debug, Default)]
-struct Again {
-    at: Option<Instant>,
-    under_way: bool,
-    wanted: bool,
-}
-
-impl Again {
-    /// Whether to begin one now.
-    fn is_due(&self, every: Duration) -> bool {
-        let old = self.at.is_none_or(|at| at.elapsed() >= every);
-        !self.under_way && (self.wanted || old)
-    }
-
-    fn begin(&mut self) {
-        (self.under_way, self.wanted) = (true, false);
-    }
-
-    /// One that failed is old sooner.
-    fn end(&mut self, every: Duration, good: bool) {
-        self.under_way = false;
-        let now = Instant::now();
-        let stale = now.checked_sub(every.saturating_sub(LOOK_AGAIN));
-        self.at = if good { Some(now) } else { stale.or(Some(now)) };
-    }
-}
-
 /// The scheduler's state.
 pub(super) struct Engine {
     pub(super) tasks: Tasks,
     settings: Arc<Settings>,
+    /// Which configuration that is, counted: what was begun under an earlier one says nothing any more.
+    generation: u64,
+    /// What is read at the start only.
+    bound: (SocketAddr, bool),
     repository: Option<Repository>,
+    /// The id of the repository that all below is known of.
+    known: Option<String>,
     started: Instant,
     /// The wall clock less the other one, in seconds: it stays, unless somebody sets a clock.
     apart: Option<Timestamp>,
@@ -117,6 +100,10 @@ pub(super) struct Engine {
     past: Option<Past>,
     ahead: Arc<HashSet<BackupId>>,
     memories: HashMap<Job, Memory>,
+    /// Done since the last look was begun, which may not have seen it.
+    unseen: HashSet<Job>,
+    /// Snapshots that were asked for of databases that no list holds so far.
+    unlisted: Vec<Asked>,
     /// Nothing is due before this, if nothing changes.
     again: Option<Timestamp>,
     changed: bool,
@@ -132,13 +119,16 @@ impl Engine {
     pub(super) fn new(
         tasks: Tasks,
         settings: Arc<Settings>,
-        repository: Option<Repository>,
+        repository: Result<Repository, Failed>,
     ) -> Self {
         let concurrency = settings.daemon.concurrency;
-        Self {
+        let mut engine = Self {
             tasks,
+            generation: 0,
+            bound: (settings.daemon.listen, settings.daemon.allow_remote),
             settings,
-            repository,
+            repository: None,
+            known: None,
             started: Instant::now(),
             apart: None,
             look: Again::default(),
@@ -149,6 +139,8 @@ impl Engine {
             past: None,
             ahead: Arc::default(),
             memories: HashMap::new(),
+            unseen: HashSet::new(),
+            unlisted: Vec::new(),
             again: None,
             changed: true,
             permits: Arc::new(Semaphore::new(concurrency)),
@@ -156,7 +148,9 @@ impl Engine {
             asked_running: 0,
             running: JoinSet::new(),
             at_work: HashMap::new(),
-        }
+        };
+        engine.opened(repository);
+        engine
     }
 
     /// Goes round until it has drained.
@@ -192,6 +186,10 @@ impl Engine {
         self.tasks.shared.update_health(|health| health.last_round = Some(Instant::now()));
         self.watch_clock();
         self.begin_looks();
+        self.begin_due();
+    }
+
+    fn begin_due(&mut self) {
         let now = self.now();
         let time_has_come = self.again.is_some_and(|again| again <= now.wall);
         if !self.changed && !time_has_come {
@@ -200,7 +198,7 @@ impl Engine {
         let Some(past) = &self.past else { return };
         self.changed = false;
         let settings = Arc::clone(&self.settings);
-        // Where a server never gave its list, those that have backups are meant: that they cannot be taken is told.
+        // Where no server gave its list, those that have backups are meant: that they cannot be taken is told.
         let meant =
             |name: &ClusterName| self.databases.get(name).or_else(|| past.databases.get(name));
         let jobs = jobs::timetable(&settings, meant);
@@ -241,7 +239,7 @@ impl Engine {
 
     fn begin_looks(&mut self) {
         let Some(repository) = &self.repository else {
-            if self.opening.is_due(LOOK_AGAIN) {
+            if self.opening.is_due(again::AFTER_FAILURE) {
                 self.opening.begin();
                 self.tasks.open(Arc::clone(&self.settings));
             }
@@ -251,23 +249,36 @@ impl Engine {
             let list = self.lists.entry(name.clone()).or_default();
             if list.is_due(LIST_EVERY) {
                 list.begin();
-                looks::list(&self.tasks, &self.settings, name, cluster);
+                self.tasks.list(self.generation, &self.settings, name, cluster);
             }
         }
         // Before the first lists are in, every database would look as if it were not configured.
         let listed = self.lists.values().all(|list| list.at.is_some());
         if listed && self.look.is_due(LOOK_EVERY) {
             self.look.begin();
-            let remembered = Arc::clone(&self.remembered);
-            self.tasks.look(repository.clone(), remembered, &self.settings, self.databases.clone());
+            self.unseen.clear();
+            let (remembered, databases) = (Arc::clone(&self.remembered), self.databases.clone());
+            let (generation, repository) = (self.generation, repository.clone());
+            self.tasks.look(generation, repository, remembered, &self.settings, databases);
         }
     }
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Looked(result) => self.looked(result),
-            Message::Listed(name, result) => self.listed(name, result),
-            Message::Opened(result) => self.opened(result),
+            Message::Looked(generation, _) | Message::Listed(generation, ..)
+                if generation != self.generation => {}
+            Message::Looked(_, result) => self.looked(result),
+            Message::Listed(_, name, result) => self.listed(&name, result),
+            Message::Opened(result) => {
+                self.opening.end(again::AFTER_FAILURE, result.is_ok());
+                self.opened(result);
+                self.reload_again();
+            }
+            Message::Reloaded(result) => {
+                self.opening.end(again::AFTER_FAILURE, result.is_ok());
+                self.reloaded(result);
+                self.reload_again();
+            }
             Message::Held(jobs, held) => self.held(jobs, held),
             Message::Ended(finished) => self.ended(*finished),
         }
@@ -283,13 +294,24 @@ impl Engine {
         match result {
             Ok(look) => {
                 self.past = Some(self.past_of(&look.catalog));
-                self.tasks.stands(look.status);
                 self.changed = true;
+                // First, so that what is about to be made is not told as missing.
+                self.begin_due();
+                self.tasks.stands(look.status, &self.under_way());
             }
             Err(error) => {
                 tracing::warn!("the repository cannot be looked at: {}", error.message);
             }
         }
+    }
+
+    /// What is at work, here or elsewhere, or was just done.
+    fn under_way(&self) -> Vec<Job> {
+        let now = self.started.elapsed();
+        let is_at_work =
+            |memory: &Memory| memory.busy || memory.not_before.is_some_and(|then| then > now);
+        let at_work = self.memories.iter().filter(|(_, memory)| is_at_work(memory));
+        at_work.map(|(job, _)| job).chain(&self.unseen).cloned().collect()
     }
 
     fn past_of(&mut self, catalog: &Catalog) -> Past {
@@ -299,76 +321,28 @@ impl Engine {
         past
     }
 
-    fn listed(&mut self, name: ClusterName, result: Result<Vec<String>, Failed>) {
+    fn listed(&mut self, name: &ClusterName, result: Result<Option<Vec<String>>, Failed>) {
         let list = self.lists.entry(name.clone()).or_default();
         list.end(LIST_EVERY, result.is_ok());
-        match result {
+        let trouble = match result {
             Ok(databases) => {
-                if self.databases.get(&name) != Some(&databases) {
-                    self.databases.insert(name, databases);
+                if self.databases.get(name) != databases.as_ref() {
+                    match databases {
+                        Some(databases) => self.databases.insert(name.clone(), databases),
+                        None => self.databases.remove(name),
+                    };
                     self.look.wanted = true;
                     self.changed = true;
                 }
+                None
             }
             // Those that were there before are still meant.
             Err(error) => {
                 tracing::warn!(cluster = %name, "its databases cannot be listed: {}", error.message);
+                Some(error)
             }
-        }
-    }
-
-    fn opened(&mut self, result: Result<Reloaded, Failed>) {
-        self.opening.end(LOOK_AGAIN, result.is_ok());
-        match result {
-            Ok(Reloaded { settings, repository, token, notifier }) => {
-                self.tasks.shared.set_token(token);
-                let concurrency = settings.daemon.concurrency;
-                if concurrency != self.settings.daemon.concurrency {
-                    self.permits = Arc::new(Semaphore::new(concurrency));
-                    self.asked_permits = Arc::new(Semaphore::new(concurrency));
-                }
-                if settings.daemon.listen != self.settings.daemon.listen {
-                    tracing::warn!("daemon.listen is read at the start only: restart the daemon");
-                }
-                self.settings = settings;
-                self.repository = repository;
-                let reloaded = notifier.is_some();
-                if let Some(notifier) = notifier {
-                    self.tasks.teller.replace(notifier);
-                }
-                // What was read with other keys counts no more.
-                self.remembered = Arc::default();
-                self.lists.clear();
-                self.databases.retain(|name, _| self.settings.clusters.contains_key(name));
-                self.look.wanted = true;
-                self.changed = true;
-                if reloaded {
-                    tracing::info!("the configuration is in force");
-                } else {
-                    tracing::info!("the repository can be reached");
-                }
-            }
-            Err(error) => {
-                tracing::error!("{}", error.message);
-                if let Some(hint) = &error.hint {
-                    tracing::error!("hint: {hint}");
-                }
-            }
-        }
-        if std::mem::take(&mut self.opening.wanted) {
-            self.reload();
-        }
-    }
-
-    fn reload(&mut self) {
-        if self.opening.under_way {
-            // It will be read again when that has ended.
-            self.opening.wanted = true;
-            return;
-        }
-        tracing::info!("reading the configuration again");
-        self.opening.begin();
-        self.tasks.reload();
+        };
+        self.answer_unlisted(name, trouble.as_ref());
     }
 
     /// Begins a scheduled run: whether it is still to be done, its task finds out.
@@ -394,8 +368,9 @@ impl Engine {
         for (job, occurrence) in jobs {
             tracing::error!("{} panicked", job.name());
             let memory = self.memories.entry(job).or_default();
-            memory.busy = false;
-            memory.attempts = Some(Attempts::and(memory.attempts, occurrence, now, now));
+            if memory.end() {
+                memory.attempts = Some(Attempts::and(memory.attempts, occurrence, now, now));
+            }
         }
         self.changed = true;
     }
@@ -413,11 +388,16 @@ impl Engine {
         let now = self.started.elapsed();
         for (job, occurrence) in jobs {
             tracing::debug!(job = job.name(), ?held, "somebody else does it");
-            let memory = self.memories.entry(job).or_default();
-            memory.busy = false;
+            let memory = self.memories.entry(job.clone()).or_default();
+            if !memory.end() {
+                continue;
+            }
             match held {
                 Held::Busy => memory.not_before = Some(now + BUSY_AGAIN),
-                Held::Done => memory.done = memory.done.max(Some(occurrence)),
+                Held::Done => {
+                    memory.done = memory.done.max(Some(occurrence));
+                    self.unseen.insert(job);
+                }
             }
         }
         self.look.wanted = true;
@@ -436,14 +416,17 @@ impl Engine {
         }
         for (job, occurrence) in jobs {
             let work = job.work;
-            let memory = self.memories.entry(job).or_default();
-            memory.busy = false;
+            let memory = self.memories.entry(job.clone()).or_default();
+            if !memory.end() {
+                continue;
+            }
             // What a verification found is a result: the same would be found again.
             let found = work == Work::Verify
                 && matches!(&ended, Ended::Failed(error, Some(_)) if error.kind == FailureKind::Damage);
             if matches!(ended, Ended::Done(..)) || found {
                 memory.done = memory.done.max(Some(occurrence));
                 memory.attempts = None;
+                self.unseen.insert(job);
             } else if busy {
                 memory.not_before = Some(now + BUSY_AGAIN);
             } else if !stopped {
@@ -455,44 +438,6 @@ impl Engine {
         self.changed = true;
     }
 
-    fn asked(&mut self, asked: Asked) {
-        let Asked { cluster, database, trigger, labels, answer } = asked;
-        let begun = self.begin_asked(cluster, database, Cause::Api { trigger, labels });
-        // Whoever asked may have gone.
-        let _ = answer.send(begun);
-    }
-
-    fn begin_asked(
-        &mut self,
-        cluster: ClusterName,
-        database: String,
-        cause: Cause,
-    ) -> Result<RunId, Refusal> {
-        if !self.settings.clusters.contains_key(&cluster) {
-            return Err(Refusal::Unknown(format!("cluster `{cluster}` is not configured")));
-        }
-        // A list that never came knows nothing of what is not there.
-        if let Some(known) = self.databases.get(&cluster)
-            && !known.contains(&database)
-        {
-            let told = format!("cluster `{cluster}` has no database `{database}`");
-            return Err(Refusal::Unknown(told));
-        }
-        let out_of_reach = || Refusal::Busy("the repository is out of reach".to_owned());
-        let place = self.place().ok_or_else(out_of_reach)?;
-        if self.asked_running >= ASKED_MAX {
-            return Err(Refusal::Busy(format!("{ASKED_MAX} snapshots wait already")));
-        }
-        self.asked_running += 1;
-        let ambient = place.repository.ambient();
-        let id = RunId::new(ambient.now(), ambient.random());
-        let job = Job { work: Work::Snapshot, cluster, database: Some(database) };
-        self.tasks.shared.runs.add(queued(&id, &job, cause.trigger(), ambient.now()));
-        let (tasks, permits) = (self.tasks.clone(), Arc::clone(&self.asked_permits));
-        self.running.spawn(tasks::asked(tasks, place, permits, id.clone(), job, cause));
-        Ok(id)
-    }
-
     /// Nothing new; what runs ends by itself, or is cancelled by the second signal.
     async fn drain(
         &mut self,
@@ -501,6 +446,7 @@ impl Engine {
         alive_every: Duration,
     ) {
         asked.close();
+        self.unlisted.clear();
         self.tasks.shared.update_health(|health| (health.ready, health.draining) = (false, true));
         self.tasks.claims.cancel();
         let waiting = format!("going down: {} runs end first", self.running.len());
