@@ -13,10 +13,12 @@ const ENOUGH: u32 = 256;
 /// With fewer the program loader itself gives up.
 const FEWEST: u32 = 8;
 
-/// Runs the words with so many open files at most.
+/// Runs the words with so many open files at most, none of which is whoever's runs the tests.
 fn limited(keeper: &Keeper, files: u32, words: &str) -> Output {
     let program = env!("CARGO_BIN_EXE_pgkeep");
-    keeper.shell(&format!("ulimit -n {files}; exec '{program}' {words}")).run()
+    keeper
+        .shell(&format!("exec 3>&- 4>&- 5>&- 6>&-; ulimit -n {files}; exec '{program}' {words}"))
+        .run()
 }
 
 /// Runs the words with ever more open files until they succeed; whatever they stumbled over before, they said
