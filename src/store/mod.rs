@@ -120,7 +120,7 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
 
     /// Several small objects, in the order of their keys, each as [`ObjectStore::get`] would give it.
     ///
-    /// For a store whose calls cost more than what they do: it does all of them in one.
+    /// For a store whose calls cost more than what they do: it does several in one.
     async fn get_each(
         &self,
         keys: &[ObjectKey],
