@@ -69,10 +69,14 @@ fn a_connection_cut_midway_through_a_dump_is_told_and_nothing_is_listed() {
         keeper.pgkeep(["snapshot"]).env("PGKEEP_DATABASE_URL", wire.server.url(&database.name));
     let snapshot = snapshot.spawn();
     eventually("it dumps", LIMIT, || wire.has_reached());
-    database.psql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-         WHERE application_name = 'pgkeep/snapshot' AND datname = current_database()",
-    );
+    // The settings are the last that it reads; while it reads, its end is told as that of any query.
+    eventually("the session only holds", LIMIT, || {
+        database.psql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE application_name = 'pgkeep/snapshot' AND datname = current_database() \
+               AND state = 'idle in transaction' AND query LIKE '%boot_val%'",
+        ) == "t"
+    });
     wire.open();
     snapshot.wait().expect_failure(4, &["ended before the dump"]);
     expect_nothing_left(&keeper, &database, &wire);
