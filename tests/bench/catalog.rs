@@ -1,8 +1,8 @@
-//! How long `pgkeep list` takes over many snapshots: `cargo bench --bench catalog -- 5000`.
+//! How long `pgkeep list` and `pgkeep status` take over many snapshots: `cargo bench --bench catalog -- 5000`.
 //!
 //! The snapshots are real ones (intents, sealed chunks, signed manifests), written through the library,
-//! since `pg_dump` of even the smallest database would take half an hour. Prints the median of seven warm
-//! runs in milliseconds.
+//! since `pg_dump` of even the smallest database would take half an hour. They are of 200 databases. Prints
+//! the medians of seven warm runs in milliseconds: of `list`, and of `status`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use pgkeep::codec::cut::ChunkParams;
 use pgkeep::codec::encrypt::{Recipients, generate_identity};
@@ -30,6 +31,9 @@ use pgkeep::repo::chunks::PlainChunk;
 use pgkeep::repo::workers::Workers;
 use pgkeep::repo::{Keys, Repository};
 use pgkeep::store::local::LocalStore;
+
+/// The snapshots are of so many.
+const DATABASES: usize = 200;
 
 /// A world in which a minute passes at every look at the clock.
 struct Minutes(AtomicI64);
@@ -82,7 +86,7 @@ async fn one(repository: &Repository, chunk_key: &ChunkKey, number: usize) {
     let spec = BackupSpec {
         kind: BackupKind::Snapshot,
         cluster: "main".parse().expect("a name"),
-        database: format!("shop_{}", number % 5),
+        database: format!("shop_{}", number % DATABASES),
         host: "bench".to_owned(),
     };
     let mut backup = repository.begin_backup(spec).await.expect("an intent");
@@ -112,24 +116,31 @@ async fn one(repository: &Repository, chunk_key: &ChunkKey, number: usize) {
     backup.commit(description).await.expect("a snapshot");
 }
 
-fn list(root: &Path, home: &Path, signer: &str) -> (Duration, usize) {
+/// The time that `pgkeep --json VERB` takes, and its document.
+fn run(verb: &str, root: &Path, home: &Path, signer: &str) -> (Duration, Value) {
     let start = Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_pgkeep"))
         .env_clear()
         .env("PGKEEP_HOME", home)
         .env("PGKEEP_REPOSITORY", format!("file://{}", root.display()))
         .env("PGKEEP_TRUSTED_SIGNERS", signer)
-        .args(["--json", "list"])
+        .args(["--json", verb])
         .stderr(Stdio::inherit())
         .output()
         .expect("pgkeep runs");
     let elapsed = start.elapsed();
-    assert!(output.status.success(), "`list` fails");
-    let items: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("an array");
-    (elapsed, items.len())
+    assert!(output.status.success(), "`{verb}` fails");
+    (elapsed, serde_json::from_slice(&output.stdout).expect("a document"))
 }
 
-#[expect(clippy::print_stdout, reason = "the figure is what it is run for")]
+/// The median of seven runs after a first one.
+fn median(mut run: impl FnMut() -> Duration) -> u128 {
+    let mut times: Vec<Duration> = (0..8).map(|_| run()).skip(1).collect();
+    times.sort();
+    times[times.len() / 2].as_millis()
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 fn main() {
     let wanted = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(5000);
     let place = tempfile::tempdir().expect("a directory");
@@ -137,14 +148,16 @@ fn main() {
     std::fs::create_dir(&home).expect("a directory");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let signer = runtime.block_on(fill(&root, wanted));
-    let mut times: Vec<Duration> = (0..8)
-        .map(|_| {
-            let (elapsed, listed) = list(&root, &home, &signer);
-            assert_eq!(listed, wanted, "every snapshot is listed");
-            elapsed
-        })
-        .skip(1)
-        .collect();
-    times.sort();
-    println!("{}", times[times.len() / 2].as_millis());
+    let list = median(|| {
+        let (elapsed, listed) = run("list", &root, &home, &signer);
+        assert_eq!(listed.as_array().map(Vec::len), Some(wanted), "every snapshot is listed");
+        elapsed
+    });
+    let status = median(|| {
+        let (elapsed, told) = run("status", &root, &home, &signer);
+        let databases = told["clusters"][0]["databases"].as_array().map(Vec::len);
+        assert_eq!(databases, Some(DATABASES.min(wanted)), "every database is told");
+        elapsed
+    });
+    println!("{list} {status}");
 }
