@@ -87,6 +87,7 @@ pub(super) enum Verb {
     Show(Show),
     Verify(Verify),
     Restore(Restore),
+    Rollback(Rollback),
     Pin(Mark),
     Unpin(Unmark),
     Adopt(Adopt),
@@ -128,10 +129,10 @@ pub(super) struct Status {
 
 /// List who did what, when, and how it ended, newest first
 ///
-/// Each run of snapshot, import, verify, restore, prune, pin, unpin and adopt leaves a signed event in the repository,
-/// where the host holds a writer key. The run's id is also in the log and, of a snapshot, in its manifest. A prune
-/// leaves another one before it removes backups, with their ids (`--json` has them). A prune of a whole cluster removes
-/// events that are older than 400 days.
+/// Each run of snapshot, import, verify, restore, rollback, prune, pin, unpin and adopt leaves a signed event in the
+/// repository, where the host holds a writer key. The run's id is also in the log and, of a snapshot, in its manifest.
+/// A prune leaves another one before it removes backups, with their ids (`--json` has them). A prune of a whole cluster
+/// removes events that are older than 400 days.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -374,6 +375,37 @@ pub(super) struct Restore {
     pub(super) force: bool,
     /// Replace although the snapshot left rows out on purpose
     #[arg(long, requires = "live")]
+    pub(super) allow_partial: bool,
+}
+
+/// Go back to what a database was before a migration
+///
+/// Without an ID, to the newest snapshot that was taken before one. First it shows what the live name loses: rows
+/// more than in the snapshot, tables and columns that came since, later guarded migrations. Then it restores into
+/// scratch, compares, and swaps the copy for the live database, as `restore --replace` does. The migrated database
+/// stays under the name `<name>_before_<id>`, with all that was written since, and the way back to it is printed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pgkeep rollback --dry-run
+  pgkeep rollback --database shop --yes
+  pgkeep rollback 20261121T02 --json --yes | jq .lost")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(super) struct Rollback {
+    /// The snapshot to go back to
+    #[arg(value_name = "ID")]
+    pub(super) id: Option<String>,
+    /// Print what would be lost and the plan, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Go back although something stays behind with the migrated database (slots, subscriptions, …)
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Go back although the snapshot left rows out on purpose
+    #[arg(long)]
     pub(super) allow_partial: bool,
 }
 

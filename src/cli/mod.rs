@@ -18,6 +18,7 @@ mod progress;
 mod prune;
 mod recovery;
 mod reports;
+mod rollback;
 mod run;
 mod status;
 mod stored;

@@ -183,7 +183,7 @@ pub(super) async fn restore(context: &Context, args: Restore) -> Result<(), Ende
     if let Some(output) = &args.output {
         return export(context, &progress, &opened, &entry, &args, output).await;
     }
-    let target = Target::of(&opened, &entry, &args)?;
+    let target = Target::of(&opened, &entry, args.to.as_deref())?;
     let restoring = target.restoring(context, &progress, &opened);
     let mut options = options(&args);
     if args.in_place {
@@ -227,7 +227,7 @@ fn begin(opened: &Opened, entry: &Entry) -> Run {
 }
 
 /// Where a restore goes, and what it works with.
-struct Target {
+pub(super) struct Target {
     server: ConnectionInfo,
     bin_dir: Option<PathBuf>,
     scratch_dir: PathBuf,
@@ -236,10 +236,11 @@ struct Target {
 }
 
 impl Target {
-    fn of(opened: &Opened, entry: &Entry, args: &Restore) -> Result<Self, Failed> {
+    /// The server at `to`, else that of the backup's cluster.
+    pub(super) fn of(opened: &Opened, entry: &Entry, to: Option<&str>) -> Result<Self, Failed> {
         let settings = &opened.settings;
         let (name, cluster) = cluster_of(settings, entry)?;
-        let server = match &args.to {
+        let server = match to {
             Some(text) => wiring::other_connection(&settings.environment, text),
             None => wiring::connection(settings, name, cluster),
         };
@@ -252,7 +253,7 @@ impl Target {
         })
     }
 
-    fn restoring<'a>(
+    pub(super) fn restoring<'a>(
         &'a self,
         context: &'a Context,
         progress: &'a Progress,
@@ -325,7 +326,7 @@ async fn restore_all(
         }
         .into());
     }
-    let target = Target::of(opened, first, args)?;
+    let target = Target::of(opened, first, args.to.as_deref())?;
     let restoring = target.restoring(context, progress, opened);
     let options = options(args);
     if args.dry_run {

@@ -20,7 +20,7 @@ pub struct Event {
     /// The run, where it has another event that bears its id: of a prune, what it was about to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
-    /// The verb: `snapshot`, `verify`, `restore`, `prune`, `pin`, `unpin`, `adopt`, `import`.
+    /// The verb: `snapshot`, `verify`, `restore`, `rollback`, `prune`, `pin`, `unpin`, `adopt`, `import`.
     pub event: String,
     /// When it ended, by that host's clock.
     pub at: Timestamp,

@@ -6,10 +6,12 @@
 
 use crate::codec::hash::plain_hash;
 use crate::domain::connection::ConnectionInfo;
+use crate::domain::id::ClusterName;
 use crate::domain::observer::{Observer, Severity};
 use crate::postgres::PostgresError;
 use crate::postgres::pooler::{self, Pooling};
 use crate::postgres::session::Session;
+use crate::repo::Repository;
 
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
@@ -47,6 +49,11 @@ pub async fn take(
     let key = i64::from_le_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
     let row = session.client().query_one(TRY_LOCK, &[&key]).await?;
     Ok(row.get::<_, bool>(0).then_some(Claim { _session: session }))
+}
+
+/// The name of the lock that a database's snapshots take, and whoever must have none of them beside him.
+pub fn of_snapshots(repository: &Repository, cluster: &ClusterName, database: &str) -> String {
+    format!("pgkeep snapshot {} {cluster} {database}", repository.document.id)
 }
 
 const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";

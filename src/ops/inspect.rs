@@ -59,13 +59,23 @@ pub async fn find(
     wanted: &str,
     observer: &dyn Observer,
 ) -> Result<Entry, InspectError> {
+    Ok(find_among(repository, filter, wanted, observer).await?.0)
+}
+
+/// The same, and the catalog of all the others.
+pub async fn find_among(
+    repository: &Repository,
+    filter: &Filter,
+    wanted: &str,
+    observer: &dyn Observer,
+) -> Result<(Entry, Catalog), InspectError> {
     let selector: Selector = wanted.parse()?;
     let mut catalog = repository.catalog(filter).await?;
     let entry = catalog.resolve(&selector, wanted)?;
     for remark in catalog.remarks(&entry, &selector) {
         observer.finding(Severity::Warning, &remark);
     }
-    Ok(entry)
+    Ok((entry, catalog))
 }
 
 /// One backup with all that is known of it here.
@@ -108,7 +118,7 @@ pub async fn show(
 }
 
 /// The inventory that a backup keeps sealed.
-fn inventory(repository: &Repository, entry: &Entry) -> Result<Inventory, InspectError> {
+pub fn inventory(repository: &Repository, entry: &Entry) -> Result<Inventory, InspectError> {
     let json = repository.sealed_part(&entry.manifest)?;
     serde_json::from_slice(&json)
         .map_err(|source| InspectError::Inventory { id: entry.manifest.id.to_string(), source })

@@ -114,8 +114,8 @@ pub(super) async fn tables(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// Counts one table; none when it cannot be read, which then shows as missing rows.
-pub(super) async fn count_rows(
+/// Counts one table; none when it cannot be read.
+pub async fn count_rows(
     session: &Session,
     table: (String, String),
 ) -> Result<Option<TableCount>, PostgresError> {

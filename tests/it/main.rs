@@ -28,6 +28,7 @@ mod page;
 mod proof;
 mod prune;
 mod replace;
+mod rollback;
 mod s3;
 mod status;
 mod stock_tools;

@@ -240,7 +240,7 @@ async fn claimed(
     observer: &dyn Observer,
 ) -> Result<Claim, SnapshotError> {
     let own = options.connection.with_database(database);
-    let name = format!("pgkeep snapshot {} {} {database}", repository.document.id, options.cluster);
+    let name = claim::of_snapshots(repository, &options.cluster, database);
     let claim = claim::take(&own, pooling, &name, observer).await?;
     claim.ok_or_else(|| SnapshotError::Busy(database.to_owned()))
 }
