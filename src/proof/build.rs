@@ -2,7 +2,7 @@
 //!
 //! `pg_restore --jobs` could build them too. It takes the indexes of the largest table first and its foreign keys
 //! last, which one process checks while the other cores wait. So [`Plan`] takes keys first that foreign keys wait
-//! for, then foreign keys, then the rest, of which several processes can build the last index. Rows are counted
+//! for, then foreign keys, then the rest, of which several processes build each of the last. Rows are counted
 //! where nothing else can be done. And an error has its SQLSTATE here, so that an accident is told from a bad copy.
 //!
 //! What is made of columns alone begins as soon as its tables have their rows, while other tables get theirs: two
