@@ -8,6 +8,7 @@ pub mod config;
 pub mod daemon;
 pub mod domain;
 pub mod failpoint;
+pub mod guard;
 pub mod notify;
 pub mod ops;
 pub mod postgres;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod app;
 pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod keeper;
@@ -11,6 +12,7 @@ pub(crate) mod s3_server;
 pub(crate) mod server;
 pub(crate) mod wire;
 
+pub(crate) use app::App;
 pub(crate) use disk::{Disk, with_own_mounts};
 pub(crate) use keeper::Keeper;
 pub(crate) use pooler::Pooler;
