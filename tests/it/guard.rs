@@ -3,6 +3,7 @@
 
 mod after;
 mod others;
+mod prisma;
 mod tools;
 
 use serde_json::Value;
