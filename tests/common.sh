@@ -50,6 +50,19 @@ unpacked_root() {
     echo "$(temporary_directory)/pgkeep-postgresql-$(id -u)"
 }
 
+# Prisma's own command line, of the one version whose engine runs without a download of its own. Likewise once per user.
+prisma_version=6.19.3
+prisma_root() {
+    echo "$(temporary_directory)/pgkeep-prisma-$(id -u)"
+}
+
+# prisma_dir: prints the directory with its node_modules, or fails.
+prisma_dir() {
+    local tree
+    tree=$(prisma_root)/$prisma_version
+    [ -O "$(prisma_root)" ] && [ -f "$tree/.complete" ] && echo "$tree"
+}
+
 # bin_dir MAJOR: prints the directory with initdb, postgres, pg_dump and psql of that major, or fails.
 bin_dir() {
     local candidate

@@ -30,7 +30,8 @@ const FLOORS: &[(&str, u8)] = &[
 const VENDORS: &[(&str, &[&str])] = &[
     ("age", &["codec/encrypt"]),
     ("zstd", &["codec/compress", "codec/unpack"]),
-    ("flate2", &["codec/unpack"]),
+    ("flate2", &["codec/digest", "codec/unpack"]),
+    ("sha2", &["codec/digest"]),
     ("fastcdc", &["codec/cut"]),
     ("blake3", &["codec/hash"]),
     ("ed25519_dalek", &["codec/sign"]),

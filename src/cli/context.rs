@@ -7,6 +7,7 @@ use super::output::Output;
 use super::progress::Progress;
 use crate::config::{self, Environment, Loaded, Selection};
 use crate::domain::told::{Failed, failed};
+use crate::guard::Relay;
 
 /// What every verb is given.
 pub(super) struct Context {
@@ -14,6 +15,8 @@ pub(super) struct Context {
     pub(super) global: Global,
     pub(super) output: Output,
     pub(super) cancel: CancellationToken,
+    /// Who has the signals while a guarded command runs.
+    pub(super) relay: Relay,
 }
 
 impl Context {

@@ -56,6 +56,7 @@ fn document(recorded: &Recorded) -> Json {
         "exit_code": event.exit_code,
         "message": event.message,
         "backups": event.backups,
+        "migration": event.migration,
     })
 }
 
@@ -164,7 +165,7 @@ mod tests {
         for recorded in events() {
             let document = document(&recorded);
             let keys: Vec<&String> = document.as_object().expect("an object").keys().collect();
-            let all = "at backup backups cluster database duration_ms event exit_code host id message origin pgkeep run user";
+            let all = "at backup backups cluster database duration_ms event exit_code host id message migration origin pgkeep run user";
             assert_eq!(keys, all.split(' ').collect::<Vec<_>>());
         }
         assert_eq!(document(&events()[0])["run"], "20261121T020000Z-5f3a9c21");

@@ -13,6 +13,8 @@ mod import;
 mod in_place;
 mod keys;
 mod log;
+mod migrate;
+mod migrate_text;
 mod output;
 mod progress;
 mod prune;

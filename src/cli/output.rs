@@ -49,6 +49,14 @@ impl Output {
         if self.json || self.quiet { Ok(()) } else { write_stdout(text) }
     }
 
+    /// Words for people beside a stdout that belongs to somebody else: on stderr.
+    pub(super) fn beside(self, text: &str) {
+        if !self.json && !self.quiet {
+            // A reader that went away is no reason to stop.
+            drop(std::io::stderr().write_all(text.as_bytes()));
+        }
+    }
+
     /// A failure: for people on stderr, as JSON on stdout.
     pub(super) fn failure(self, failed: &Failed) {
         self.failure_of(failed, &failed.json());

@@ -21,6 +21,7 @@ use super::{configuration, daemon, demo, verbs};
 use crate::config::Environment;
 use crate::domain::failure::FailureKind;
 use crate::domain::told::Failed;
+use crate::guard::{Relay, is_ignored};
 use crate::postgres::child;
 
 /// How long client programs that were asked to end get for it: longer than who asked them waits before he kills.
@@ -50,6 +51,7 @@ fn run_words(environment: Environment, words: &[OsString]) -> u8 {
             failed.kind.exit_code()
         }
         Err(Ended::Told(kind)) => kind.exit_code(),
+        Err(Ended::Passed(code)) => code,
     }
 }
 
@@ -60,6 +62,8 @@ pub(super) enum Ended {
     Failed(Failed),
     /// Shown already, as with several databases: the gravest.
     Told(FailureKind),
+    /// The exit code of a guarded run, all of which is told.
+    Passed(u8),
 }
 
 impl From<Failed> for Ended {
@@ -94,6 +98,10 @@ fn usage(error: &clap::Error, words: &[OsString]) -> Failed {
     let verb = words.iter().skip(1).filter_map(|word| word.to_str());
     let verb = verb.into_iter().find(|word| command.find_subcommand(word).is_some());
     let help = match verb {
+        Some("migrate") if error.kind() == ErrorKind::UnknownArgument => {
+            "the command stands behind `--`: `pgkeep migrate -- npx prisma migrate deploy`"
+                .to_owned()
+        }
         Some(verb) => format!("run `pgkeep {verb} --help`"),
         None => "run `pgkeep --help`".to_owned(),
     };
@@ -117,12 +125,16 @@ fn dispatch(environment: Environment, cli: Cli, output: Output) -> Result<(), En
         if serves {
             return daemon::daemon(environment, cli.global).await;
         }
-        let cancel = watch_signals()?;
-        let context = Context { environment, global: cli.global, output, cancel: cancel.clone() };
+        let relay = Relay::default();
+        let cancel = watch_signals(relay.clone())?;
+        let (global, token) = (cli.global, cancel.clone());
+        let context = Context { environment, global, output, cancel: token, relay };
         let result = verb(&context, cli.verb).await;
         // While signals are still heard.
         drop(tokio::task::spawn_blocking(|| child::end_all(CHILDREN_MAX)).await);
         match result {
+            // What a guarded command came to is told already.
+            Err(Ended::Passed(code)) => Err(Ended::Passed(code)),
             // Whatever a cancelled verb stumbled over, the signal is the reason.
             Err(_) if cancel.is_cancelled() => Err(Failed::interrupted().into()),
             result => result,
@@ -177,21 +189,14 @@ fn start_logging(environment: &Environment, verbose: u8, serves: bool) {
     });
 }
 
-/// Whether whoever started us wants us to outlive his terminal.
-fn outlives_terminal() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    // SIGHUP is the first signal, the lowest bit.
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|m| m & 1 == 1)
-}
-
-/// A token that the first SIGINT, SIGTERM or SIGHUP cancels; the second ends the process.
-fn watch_signals() -> Result<CancellationToken, Failed> {
+/// A token that the first SIGINT, SIGTERM or SIGHUP cancels; the second ends the process. Those that come while a
+/// guarded command runs are the command's.
+fn watch_signals(relay: Relay) -> Result<CancellationToken, Failed> {
     let failed = |error| Failed::unexpected("cannot watch for signals", &error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     // A lost terminal would else end us with a scratch server and half a copy left behind.
-    let mut hangup = if outlives_terminal() {
+    let mut hangup = if is_ignored(SignalKind::hangup()) {
         None
     } else {
         Some(signal(SignalKind::hangup()).map_err(failed)?)
@@ -204,6 +209,9 @@ fn watch_signals() -> Result<CancellationToken, Failed> {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
                 Some(()) = async { hangup.as_mut()?.recv().await } => {}
+            }
+            if relay.is_passing() {
+                continue;
             }
             if token.is_cancelled() {
                 stop_now();

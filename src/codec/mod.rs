@@ -2,10 +2,11 @@
 //!
 //! One vendor, one file: only [`cut`] names fastcdc, [`hash`] BLAKE3, [`compress`] zstd (and [`unpack`], which
 //! with flate2 reads what others packed), [`encrypt`] age, [`sign`] Ed25519 and BLAKE2, [`text`] base64,
-//! [`random`] the system's source of chance. Nothing here opens files or talks to a store.
+//! [`random`] the system's source of chance, [`digest`] the hashes of other tools. Nothing here opens files or talks to a store.
 
 pub mod compress;
 pub mod cut;
+pub mod digest;
 pub mod encrypt;
 pub mod hash;
 pub mod kit;

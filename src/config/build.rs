@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::daemon::{RawDaemon, RawNotify, daemon, notify};
+use super::health::{RawHealth, health};
 use super::jobs::{RawAlarm, RawJob, RawVerify, alarm, job};
 use super::retention::{RawRetention, retention};
 use super::section::{Section, duration};
@@ -92,6 +93,7 @@ struct RawCluster {
     alarm: RawAlarm,
     retention: RawRetention,
     assertions: Vec<RawAssertion>,
+    health: RawHealth,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -325,6 +327,7 @@ fn cluster(
         alarm: alarm(&raw.alarm, &section)?,
         retention: retention(&raw.retention, &section, &zone)?,
         assertions: raw.assertions.into_iter().map(assertion).collect(),
+        health: health(raw.health, &section)?,
         bin_dir: raw.bin_dir,
     })
 }

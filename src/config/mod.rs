@@ -20,6 +20,7 @@ mod environment;
 mod error;
 mod explain;
 mod files;
+mod health;
 mod jobs;
 mod layer;
 mod retention;
@@ -35,11 +36,12 @@ pub use error::ConfigError;
 pub use explain::Explained;
 pub use files::read_secret;
 pub use secret::{MASK, connection_has_password, mask_connection};
+pub use section::duration;
 pub use settings::{
     AlarmSettings, Assertion, ChecksumPolicy, ClusterSettings, ConnectionSource, DaemonSettings,
-    Databases, EncryptionSettings, Hooks, IDENTITY_FILE_NAME, JobSettings, KeySource, News,
-    NotifySettings, RepositoryLocation, RepositorySettings, ScratchChoice, ServiceSettings,
-    Settings, WRITER_KEY_FILE_NAME, WebhookSettings, WebhookTemplate,
+    Databases, EncryptionSettings, HealthSettings, Hooks, IDENTITY_FILE_NAME, JobSettings,
+    KeySource, News, NotifySettings, RepositoryLocation, RepositorySettings, ScratchChoice,
+    ServiceSettings, Settings, WRITER_KEY_FILE_NAME, WebhookSettings, WebhookTemplate,
 };
 pub use starter::Starter;
 

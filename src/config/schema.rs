@@ -153,6 +153,8 @@ pub(super) const KEYS: &[Key] = &[
     key("clusters.*.retention.pre_migration", Shape::Text),
     key("clusters.*.retention.timezone", Shape::Text),
     key("clusters.*.assertions", Shape::Assertions),
+    key("clusters.*.health.urls", Shape::List),
+    key("clusters.*.health.within", Shape::Text),
 ];
 
 /// Variables that stand alone, besides `PGKEEP__SECTION__KEY`.

@@ -86,7 +86,7 @@ pub(super) fn is_web_address(text: &str) -> bool {
 }
 
 /// `24h`, `2d`, `90m`: days are 24 hours, months and years are refused.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let span: Span = text.trim().parse().ok()?;
     let signed = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(signed).ok()

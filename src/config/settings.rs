@@ -360,6 +360,8 @@ pub struct ClusterSettings {
     pub retention: RetentionPolicy,
     /// Queries that must return no row.
     pub assertions: Vec<Assertion>,
+    /// What is asked after a migration.
+    pub health: HealthSettings,
     /// Where this cluster's client programs are looked for first.
     pub bin_dir: Option<PathBuf>,
 }
@@ -408,6 +410,15 @@ pub enum ScratchChoice {
     Directory(PathBuf),
     /// In a database on this server.
     Server(Secret),
+}
+
+/// The addresses of an application that must be well after a migration.
+#[derive(Debug, Clone)]
+pub struct HealthSettings {
+    /// Each must answer a GET with success.
+    pub urls: Vec<Secret>,
+    /// Within so long, all together.
+    pub within: Duration,
 }
 
 /// A query that must return no row after every restore.

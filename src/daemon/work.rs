@@ -221,7 +221,7 @@ impl Place {
         let (repository, cancel) = (&self.repository, &self.cancel);
         let taken = match turn {
             Some(turn) => {
-                snapshot::one_in(turn, repository, &options, database, observer, cancel).await
+                snapshot::one_in(&turn, repository, &options, database, observer, cancel).await
             }
             None => snapshot::one(repository, &options, database, observer, cancel).await,
         };

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::id::{BackupId, ClusterName};
+use super::migration::MigrationRecord;
 
 /// A run: its id is found in logs, events, manifests and answers of the API alike. In the shape of a backup id.
 pub type RunId = BackupId;
@@ -20,7 +21,7 @@ pub struct Event {
     /// The run, where it has another event that bears its id: of a prune, what it was about to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
-    /// The verb: `snapshot`, `verify`, `restore`, `rollback`, `prune`, `pin`, `unpin`, `adopt`, `import`.
+    /// The verb: `snapshot`, `verify`, `restore`, `migrate`, `rollback`, `prune`, `pin`, `unpin`, `adopt`, `import`.
     pub event: String,
     /// When it ended, by that host's clock.
     pub at: Timestamp,
@@ -52,6 +53,9 @@ pub struct Event {
     /// The backups that a prune is about to remove.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backups: Vec<RemovedBackup>,
+    /// The report of a guarded migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Box<MigrationRecord>>,
 }
 
 impl Event {

@@ -28,6 +28,12 @@ pub enum FailureKind {
     Busy,
     /// No such backup, or nothing that matches.
     NotFound,
+    /// The guard: it came to nothing before the command, which was not run.
+    NotRun,
+    /// The guard: the command succeeded, and what was looked at afterwards says otherwise.
+    ChecksFailed,
+    /// The guard: there is no such command.
+    CommandNotFound,
     /// Wrong use or configuration.
     Usage,
     /// What no one foresaw.
@@ -46,6 +52,9 @@ impl FailureKind {
             Self::Busy => 6,
             Self::Key => 7,
             Self::NotFound => 8,
+            Self::NotRun => 10,
+            Self::ChecksFailed => 11,
+            Self::CommandNotFound => 127,
             Self::Interrupted => 130,
         }
     }
@@ -61,6 +70,9 @@ impl FailureKind {
             Self::Busy => "busy",
             Self::Key => "key",
             Self::NotFound => "not_found",
+            Self::NotRun => "not_run",
+            Self::ChecksFailed => "checks_failed",
+            Self::CommandNotFound => "command_not_found",
             Self::Interrupted => "interrupted",
         }
     }

@@ -13,6 +13,7 @@ pub mod id;
 pub mod inventory;
 pub mod key;
 pub mod manifest;
+pub mod migration;
 pub mod observer;
 pub mod retention;
 pub mod schedule;

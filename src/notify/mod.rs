@@ -8,6 +8,7 @@
 //! What waits is in memory only. A crash loses it, and the dead-man rule tells at the next start what matters.
 
 mod endpoint;
+mod health;
 mod http;
 mod tls;
 
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::domain::connection::Secret;
 use crate::domain::failure::{Failure, FailureKind};
 use endpoint::{Endpoint, Letter};
+pub use health::Health;
 use http::{Client, Content, Place};
 
 /// The longest text that is told; what is longer is cut.

@@ -16,7 +16,14 @@ use crate::repo::Repository;
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
 pub struct Claim {
-    _session: Session,
+    session: Session,
+}
+
+impl Claim {
+    /// Whether the session ended, and with it the lock.
+    pub fn is_lost(&self) -> bool {
+        self.session.is_closed()
+    }
 }
 
 /// Takes the lock of that name; none where somebody holds it. A pooler may treat each database in its own way, so
@@ -48,7 +55,7 @@ pub async fn take(
     let hash = plain_hash(name.as_bytes()).0;
     let key = i64::from_le_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
     let row = session.client().query_one(TRY_LOCK, &[&key]).await?;
-    Ok(row.get::<_, bool>(0).then_some(Claim { _session: session }))
+    Ok(row.get::<_, bool>(0).then_some(Claim { session }))
 }
 
 /// The name of the lock that a database's snapshots take, and whoever must have none of them beside him.

@@ -15,6 +15,7 @@ use tracing::Span;
 use crate::domain::audit::{Actor, Event, RunId};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{BackupId, ClusterName};
+use crate::domain::migration::MigrationRecord;
 use crate::domain::observer::{Observer, Severity};
 use crate::domain::told::{Failed, chain};
 use crate::repo::documents::FORMAT;
@@ -45,6 +46,9 @@ pub struct Ending {
     kind: Option<FailureKind>,
     backup: Option<BackupId>,
     message: Option<String>,
+    /// Where it is none of a kind's: a guarded command's own.
+    code: Option<u8>,
+    migration: Option<Box<MigrationRecord>>,
 }
 
 impl Ending {
@@ -55,7 +59,8 @@ impl Ending {
 
     /// With that failure.
     pub fn failed(failed: &Failed) -> Self {
-        Self { kind: Some(failed.kind), message: Some(failed.message.clone()), backup: None }
+        let (kind, message) = (Some(failed.kind), Some(failed.message.clone()));
+        Self { kind, message, ..Self::default() }
     }
 
     /// As that says.
@@ -80,8 +85,15 @@ impl Ending {
         Self { message: Some(message.into()), ..self }
     }
 
+    /// Of a guarded migration: its report, and the command's own exit code.
+    #[must_use]
+    pub fn guarding(self, migration: MigrationRecord) -> Self {
+        let code = migration.ended.as_ref().map(|end| end.exit_code);
+        Self { code, migration: Some(Box::new(migration)), ..self }
+    }
+
     fn exit_code(&self) -> u8 {
-        self.kind.map_or(0, FailureKind::exit_code)
+        self.kind.map(FailureKind::exit_code).or(self.code).unwrap_or(0)
     }
 }
 
@@ -182,6 +194,7 @@ impl Run {
             exit_code,
             message,
             backups: Vec::new(),
+            migration: ending.migration,
         };
         let put = async {
             for cluster in &self.clusters {

@@ -259,11 +259,29 @@ pub(super) async fn assertions(
         let set = "SELECT pg_catalog.set_config('search_path', $1, false)";
         session.client().query(set, &[&path]).await.map_err(PostgresError::from)?;
     }
+    ask(&mut session, assertions, timeout).await
+}
+
+/// Runs each assertion in a live database, as its own role sees it.
+pub async fn assertions_hold(
+    live: &ConnectionInfo,
+    assertions: &[Assertion],
+    timeout: Option<Duration>,
+) -> Result<Check, ProofError> {
+    let mut session = Session::connect(live, "migrate").await?;
+    ask(&mut session, assertions, timeout).await
+}
+
+async fn ask(
+    session: &mut Session,
+    assertions: &[Assertion],
+    timeout: Option<Duration>,
+) -> Result<Check, ProofError> {
     let timeout_ms = timeout.map_or(0, |timeout| timeout.as_millis().max(1));
     session.batch(&format!("SET statement_timeout = {timeout_ms}")).await?;
     let mut broken = Vec::new();
     for assertion in assertions {
-        match holds(&mut session, &assertion.sql).await {
+        match holds(session, &assertion.sql).await {
             Ok(true) => {}
             Ok(false) => broken.push(format!("`{}` does not hold", assertion.name)),
             Err(error) if error.sqlstate().is_some() => {

@@ -22,7 +22,7 @@ mod within;
 
 use std::path::PathBuf;
 
-pub use checks::{Assertion, count_rows};
+pub use checks::{Assertion, assertions_hold, count_rows};
 pub use fingerprint::{ArchiveSums, ContentRequest, Fingerprint, Sums, content};
 pub use intake::{Contents, Incoming};
 pub use load::{LoadReport, LoadRequest, Missing, load, missing};

@@ -16,6 +16,7 @@ mod damage;
 mod disks;
 mod failpoints;
 mod golden;
+mod guard;
 mod harness;
 mod hindered;
 mod import;

@@ -101,7 +101,14 @@ pub async fn databases(connection: &ConnectionInfo) -> Result<Vec<String>, Snaps
 #[derive(Debug)]
 pub struct Turn {
     pooling: Pooling,
-    _claim: Claim,
+    claim: Claim,
+}
+
+impl Turn {
+    /// Whether the server has taken it back, since its session ended.
+    pub fn is_lost(&self) -> bool {
+        self.claim.is_lost()
+    }
 }
 
 /// Takes the turn of one database; [`SnapshotError::Busy`] where somebody else has it.
@@ -121,7 +128,7 @@ pub async fn turn(
         // Before the lock, which would belong to nobody behind such a pooler.
         let pooling = pooler::refuse_transaction_pooling(&connection).await?;
         let claim = claimed(repository, options, database, pooling, observer).await?;
-        Ok::<_, SnapshotError>(Turn { pooling, _claim: claim })
+        Ok::<_, SnapshotError>(Turn { pooling, claim })
     };
     pulse.guard(cancel, Box::pin(ready)).await
 }
@@ -136,13 +143,14 @@ pub async fn one(
 ) -> Result<Manifest, SnapshotError> {
     match turn(repository, options, database, observer, cancel).await {
         Err(SnapshotError::Busy(database)) => Err(SnapshotError::Busy(database)),
-        turn => hooked(turn, repository, options, database, observer, cancel).await,
+        Ok(turn) => one_in(&turn, repository, options, database, observer, cancel).await,
+        Err(error) => hooked(Err(error), repository, options, database, observer, cancel).await,
     }
 }
 
-/// As [`one`], in a turn that was taken before.
+/// As [`one`], in a turn that was taken before and goes on after it.
 pub async fn one_in(
-    turn: Turn,
+    turn: &Turn,
     repository: &Repository,
     options: &SnapshotOptions,
     database: &str,
@@ -154,7 +162,7 @@ pub async fn one_in(
 
 /// The snapshot, between its hooks. Whoever waits for bad news hears of a turn that could not be taken, too.
 async fn hooked(
-    turn: Result<Turn, SnapshotError>,
+    turn: Result<&Turn, SnapshotError>,
     repository: &Repository,
     options: &SnapshotOptions,
     database: &str,
@@ -168,7 +176,7 @@ async fn hooked(
     ];
     let result = match turn {
         Ok(turn) => match hooks::run(&options.hooks.before, &variables, cancel).await {
-            Ok(()) => taken(&turn, repository, options, database, observer, cancel).await,
+            Ok(()) => taken(turn, repository, options, database, observer, cancel).await,
             // No backup either way, and whoever is to be told of that must be told of this too.
             Err(HookError::Interrupted) => Err(SnapshotError::Interrupted),
             Err(error) => Err(error.into()),

@@ -195,6 +195,7 @@ impl Prune<'_> {
             exit_code: 0,
             message: Some(format!("about to remove {} backups", backups.len())),
             backups,
+            migration: None,
         };
         self.repository.put_event(cluster, &event).await
     }

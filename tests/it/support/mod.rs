@@ -2,18 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod app;
 pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod keeper;
 pub(crate) mod pooler;
+pub(crate) mod prisma;
 pub(crate) mod s3_proxy;
 pub(crate) mod s3_server;
 pub(crate) mod server;
 pub(crate) mod wire;
 
+pub(crate) use app::App;
 pub(crate) use disk::{Disk, with_own_mounts};
 pub(crate) use keeper::Keeper;
 pub(crate) use pooler::Pooler;
+pub(crate) use prisma::Prisma;
 pub(crate) use server::{Cluster, Database, Server};
 pub(crate) use wire::{Fate, Wire};
 

@@ -1,0 +1,191 @@
+//! What is found before anything is done: who else is there, what there is to lose, which tool, and how its history
+//! stands. The plan that is shown, and that `--dry-run` prints.
+
+use std::time::{Duration, Instant};
+
+use super::error::MigrateError;
+use super::{Guarding, MigrateOptions};
+use crate::domain::migration::{Action, Command, State};
+use crate::domain::observer::Severity;
+use crate::guard::aftermath::Flaws;
+use crate::guard::project::Project;
+use crate::guard::{git, history, masking, program};
+use crate::ops::claim::{self, Claim};
+use crate::ops::snapshot::{self, SnapshotError, Turn};
+use crate::postgres::PostgresError;
+use crate::postgres::pooler::Pooling;
+use crate::postgres::session::Session;
+
+/// How often it is looked whether the others have gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Whether a snapshot will be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Planned {
+    /// It will.
+    Snapshot,
+    /// There is nothing to lose; why.
+    NothingToLose(&'static str),
+    /// `--if-pending`, and all files were read and are applied.
+    NothingPending,
+    /// The command will not be run: a migration failed before, and its tool would refuse.
+    Refused,
+}
+
+/// What keeps other runs away from the database until it is dropped.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// The turn that a snapshot needs.
+    Turn(Turn),
+    /// The same lock, of a database that is not there yet.
+    Lock(Claim),
+    /// Nobody: only a plan is wanted, or the server has no place to meet.
+    Nothing,
+}
+
+impl Held {
+    /// Whether the server has taken it back meanwhile.
+    pub(super) fn is_lost(&self) -> bool {
+        match self {
+            Self::Turn(turn) => turn.is_lost(),
+            Self::Lock(claim) => claim.is_lost(),
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Survey {
+    /// The command, its secrets masked.
+    pub command: Vec<String>,
+    /// Where it runs, without a secret.
+    pub place: String,
+    /// The histories that matter to the command.
+    pub states: Vec<State>,
+    /// Whether a snapshot will be taken.
+    pub planned: Planned,
+    /// The commit that is checked out.
+    pub git_commit: Option<String>,
+    /// Whether the command is its tool's own that applies migrations.
+    pub applies: bool,
+    pub(super) understood: Command,
+    pub(super) flaws: Flaws,
+    pub(super) program: std::path::PathBuf,
+    pub(super) held: Held,
+}
+
+/// Looks, and takes the lock unless only a plan is wanted.
+pub async fn survey(
+    guarding: &Guarding<'_>,
+    options: &MigrateOptions,
+    only_plan: bool,
+) -> Result<Survey, MigrateError> {
+    let (name, _) = options.command.split_first().expect("the command line asks for one");
+    let path = std::env::var_os("PATH");
+    let program = program::find(name, path.as_deref()).map_err(|why| {
+        let program = masking::masked(&options.command[..1]).concat();
+        MigrateError::CommandNotFound { program, why }
+    })?;
+    let project = Project::at(guarding.directory);
+    let understood = Command::understand(&options.command, &project);
+    let held = if only_plan { Held::Nothing } else { hold(guarding, options.wait).await? };
+    let connection = guarding.connection();
+    let mut survey = Survey {
+        command: masking::masked(&options.command),
+        place: connection.describe(),
+        states: Vec::new(),
+        planned: Planned::NothingToLose("there is no such database"),
+        git_commit: git::commit(guarding.directory),
+        applies: understood.action == Action::Apply,
+        understood,
+        flaws: Flaws::default(),
+        program,
+        held,
+    };
+    let session = match Session::connect(&connection, "migrate").await {
+        Ok(session) => session,
+        Err(PostgresError::DatabaseMissing { .. }) => {
+            survey.states = without_database(&survey.understood, &project);
+            return Ok(survey);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let schema = guarding.snapshot.connection.schema();
+    survey.states = history::states(&session, &survey.understood, schema, &project).await?;
+    survey.planned = if history::holds_something(&session).await? {
+        survey.flaws = Flaws::of(&session).await?;
+        if survey.applies && survey.states.iter().any(|state| !state.failed.is_empty()) {
+            Planned::Refused
+        } else if options.if_pending && survey.applies && is_done(&survey.states) {
+            Planned::NothingPending
+        } else {
+            Planned::Snapshot
+        }
+    } else {
+        Planned::NothingToLose("the database holds no table")
+    };
+    Ok(survey)
+}
+
+fn is_done(states: &[State]) -> bool {
+    !states.is_empty() && states.iter().all(State::has_nothing_pending)
+}
+
+/// The tool's files are all to come.
+fn without_database(command: &Command, project: &Project) -> Vec<State> {
+    let tool = command.tool.into_iter();
+    tool.map(|tool| State::of(tool, None, &[], command, project)).collect()
+}
+
+/// Takes the lock that snapshots of this database take, and waits for who has it.
+async fn hold(guarding: &Guarding<'_>, wait: Duration) -> Result<Held, MigrateError> {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        if let Some(held) = attempt(guarding).await? {
+            return Ok(held);
+        }
+        let database = guarding.database;
+        if begun.elapsed() >= wait {
+            let waited = begun.elapsed().as_secs();
+            return Err(MigrateError::Busy { database: database.to_owned(), waited });
+        }
+        if !std::mem::replace(&mut told, true) {
+            let message = format!("another run is at database `{database}`; waiting for it");
+            guarding.observer.finding(Severity::Notice, &message);
+        }
+        guarding.observer.step("waiting for another run at", database);
+        let left = wait.saturating_sub(begun.elapsed()).min(LOOK_AGAIN);
+        tokio::select! {
+            () = guarding.cancel.cancelled() => return Err(MigrateError::Interrupted),
+            () = tokio::time::sleep(left) => {}
+        }
+    }
+}
+
+/// None where somebody else has it.
+async fn attempt(guarding: &Guarding<'_>) -> Result<Option<Held>, MigrateError> {
+    let Guarding { repository, snapshot: options, database, observer, cancel, .. } = *guarding;
+    match snapshot::turn(repository, options, database, observer, cancel).await {
+        Ok(turn) => return Ok(Some(Held::Turn(turn))),
+        Err(SnapshotError::Busy(_)) => return Ok(None),
+        Err(SnapshotError::Postgres(PostgresError::DatabaseMissing { .. })) => {}
+        Err(SnapshotError::Interrupted) => return Err(MigrateError::Interrupted),
+        Err(error) => return Err(MigrateError::Snapshot(error)),
+    }
+    let meeting_place = options.connection.with_database("postgres");
+    let name = claim::of_snapshots(repository, &options.cluster, database);
+    match claim::take(&meeting_place, Pooling::None, &name, observer).await {
+        Ok(None) => Ok(None),
+        Ok(Some(claim)) => {
+            // Whoever had it before us may have made the database meanwhile; then its turn is what is wanted.
+            match Session::connect(&guarding.connection(), "migrate").await {
+                Err(PostgresError::DatabaseMissing { .. }) => Ok(Some(Held::Lock(claim))),
+                _ => Ok(None),
+            }
+        }
+        // Such a role can make no database either, so the command will say what is wrong.
+        Err(_) => Ok(Some(Held::Nothing)),
+    }
+}
