@@ -1,5 +1,7 @@
 //! `rollback`: what would be lost, the question, the deed, and the way back from it.
 
+mod way;
+
 use serde_json::{Value as Json, json};
 use tracing::Instrument as _;
 
@@ -12,14 +14,17 @@ use super::reports::{plan_json, plan_text};
 use super::run::Ended;
 use super::text::{Align, Lines, Table, count, duration, harmless, time};
 use super::verbs::Opened;
+use crate::config::{Databases, Settings};
 use crate::domain::manifest::Trigger;
 use crate::domain::told::{Failed, failed};
 use crate::guard::rollback::{
-    self, Chosen, Loss, Lost, OnlyHere, RollbackError, RollbackPlan, TableChange,
+    self, Chosen, LargeObjects, Loss, Lost, OnlyHere, RollbackPlan, Scope, TableChange,
 };
 use crate::ops::restore::{Consent, RestoreError, RestoreReport, Restoring};
 use crate::ops::run::Ending;
-use crate::postgres::quote_ident;
+use crate::repo::catalog::Filter;
+use crate::wiring;
+use way::Way;
 
 /// So many tables are shown to people; `--json` has them all.
 const TABLES_MAX: usize = 20;
@@ -27,8 +32,9 @@ const TABLES_MAX: usize = 20;
 pub(super) async fn rollback(context: &Context, args: Rollback) -> Result<(), Ended> {
     let progress = context.progress();
     let opened = Opened::open(context, &progress).await?;
-    let (repository, filter) = (&opened.repository, &opened.filter);
-    let chosen = rollback::choose(repository, filter, args.id.as_deref(), &progress).await;
+    let repository = &opened.repository;
+    let scope = scope(&opened.settings, &opened.filter)?;
+    let chosen = rollback::choose(repository, &scope, args.id.as_deref(), &progress).await;
     let chosen = chosen.map_err(failed)?;
     let manifest = &chosen.entry.manifest;
     let target = Target::of(&opened, &chosen.entry, None)?;
@@ -38,7 +44,9 @@ pub(super) async fn rollback(context: &Context, args: Rollback) -> Result<(), En
     if args.dry_run {
         let plan = work.plan(consent).await?;
         progress.clear();
-        let text = || format!("{}{}", loss_text(&chosen, &plan.loss), plan_text(&plan.restore));
+        let server = restoring.server.servers();
+        let loss = || loss_text(&chosen, &plan, &server);
+        let text = || format!("{}{}", loss(), plan_text(&plan.restore));
         return Ok(context.output.result(text, || dry_run_json(&chosen, &plan))?);
     }
     let run = opened.begin("rollback", Some(&manifest.cluster), Some(&manifest.database));
@@ -51,8 +59,28 @@ pub(super) async fn rollback(context: &Context, args: Rollback) -> Result<(), En
     run.end(repository, ending, &progress).await;
     let (plan, report) = done?;
     progress.clear();
-    let text = || report_text(&chosen, &report);
+    let text = || report_text(&chosen, &plan, &report);
     Ok(context.output.result(text, || report_json(&chosen, &plan, &report))?)
+}
+
+/// Which snapshots are meant here. What goes without saying is what `snapshot` would take: of this host's cluster, and
+/// of the one database that a URL in the environment names.
+fn scope(settings: &Settings, named: &Filter) -> Result<Scope, Failed> {
+    let mut meant = named.clone();
+    let mut clusters = settings.clusters.iter();
+    let only = clusters.next().filter(|_| clusters.next().is_none());
+    let own = named.cluster.as_ref().map_or(only, |name| settings.clusters.get_key_value(name));
+    if let Some((name, cluster)) = own {
+        meant.cluster = Some(name.clone());
+        let of_url = cluster.databases == Databases::OfConnection
+            && wiring::is_server_named(settings, cluster);
+        if of_url && meant.database.is_none() {
+            let connection = wiring::connection(settings, name, cluster).map_err(failed)?;
+            meant.database = Some(connection.database().to_owned());
+        }
+    }
+    let configured = settings.clusters.keys().cloned().collect();
+    Ok(Scope { named: named.clone(), meant, configured })
 }
 
 /// What all steps work with.
@@ -78,7 +106,7 @@ impl Work<'_> {
     ) -> Result<(RollbackPlan, RestoreReport), Failed> {
         let Self { context, progress, .. } = *self;
         let plan = self.plan(consent).await?;
-        let shown = loss_text(self.chosen, &plan.loss);
+        let shown = loss_text(self.chosen, &plan, &self.restoring.server.servers());
         if consent.yes {
             progress.aside(|| context.output.remark(&shown))?;
         } else if plan.swaps() && may_ask(context) {
@@ -87,12 +115,12 @@ impl Work<'_> {
         }
         if plan.swaps() && !consent.yes {
             let database = plan.restore.database.clone();
-            return Err(failed(RollbackError::from(RestoreError::NeedsYes { database })));
+            return Err(failed(self.chosen.failed(RestoreError::NeedsYes { database })));
         }
         let (restoring, chosen) = (self.restoring, self.chosen);
         let held = rollback::keep_others_out(restoring, chosen).await.map_err(failed)?;
-        let report = rollback::run(restoring, chosen, consent, &held).await.map_err(failed)?;
-        Ok((plan, report))
+        let report = rollback::run(restoring, chosen, &plan, consent, &held).await;
+        Ok((plan, report.map_err(failed)?))
     }
 }
 
@@ -102,25 +130,27 @@ fn told(plan: &RollbackPlan, report: &RestoreReport) -> String {
     format!("{}lost: {}", kept.unwrap_or_default(), plan.loss.line())
 }
 
-/// What is gone back to, and what goes.
-fn loss_text(chosen: &Chosen, loss: &Loss) -> String {
+/// What is gone back to and where, and what goes.
+fn loss_text(chosen: &Chosen, plan: &RollbackPlan, server: &str) -> String {
     let manifest = &chosen.entry.manifest;
     let mut text = Lines::default();
     let why = match manifest.trigger {
         Trigger::PreMigration => "before a migration".to_owned(),
         other => format!("{other}, not before a migration"),
     };
+    let database = harmless(&manifest.database);
     text.line(&format!(
-        "back to {} of {}, taken {} ({why})",
+        "back to {} of {}/{database}, taken {} ({why})",
         manifest.id,
-        harmless(&manifest.database),
+        manifest.cluster,
         time(manifest.started_at)
     ));
-    match loss {
-        Loss::Nothing => text.line(&format!(
-            "nothing is lost: there is no database {}",
-            harmless(&manifest.database)
-        )),
+    text.line(&format!("on the server at {}", harmless(server)));
+    kept_before_text(&mut text, plan);
+    match &plan.loss {
+        Loss::Nothing => {
+            text.line(&format!("nothing is lost: there is no database {database}"));
+        }
         Loss::Unknown(why) => text.line(&format!("what is lost is not known: {}", harmless(why))),
         Loss::Known(lost) => lost_text(&mut text, lost),
     }
@@ -139,6 +169,18 @@ fn loss_text(chosen: &Chosen, loss: &Loss) -> String {
     text.into_text()
 }
 
+/// A second time, after a run that was killed or for another reason: then nobody can tell which of the kept ones holds
+/// what.
+fn kept_before_text(text: &mut Lines, plan: &RollbackPlan) {
+    let kept = &plan.restore.kept_before;
+    if !kept.is_empty() {
+        text.line(&format!(
+            "this snapshot was gone back to before: what was live then is kept as {}",
+            harmless(&kept.join(", "))
+        ));
+    }
+}
+
 fn lost_text(text: &mut Lines, lost: &Lost) {
     if lost.tables.is_empty() {
         text.line("no table has more or fewer rows than the snapshot");
@@ -149,10 +191,13 @@ fn lost_text(text: &mut Lines, lost: &Lost) {
         if left > 0 {
             text.line(&format!("… and {left} tables more; `--json` has them all"));
         }
-        if lost.tables_alike > 0 {
-            let number = lost.tables_alike;
-            text.line(&format!("in {number} other tables as many as in the snapshot"));
-        }
+    }
+    if lost.tables_same_count > 0 {
+        let number = lost.tables_same_count;
+        text.line(&format!(
+            "{number} other {} as many rows as in the snapshot, with no update or deletion seen; what is in them was not compared",
+            if number == 1 { "table has" } else { "tables have" }
+        ));
     }
     let only = |tables: &[OnlyHere]| {
         let tables = tables.iter().map(|one| match one.rows {
@@ -162,11 +207,15 @@ fn lost_text(text: &mut Lines, lost: &Lost) {
         });
         tables.collect::<Vec<_>>().join(", ")
     };
+    let (rewritten, others) = (&lost.tables_rewritten, &lost.not_looked_at);
     for (what, names) in [
+        ("as many rows, but truncated or rewritten at some time: ", some(rewritten)),
         ("tables lost: ", only(&lost.tables_only_live)),
         ("columns lost: ", lost.columns_only_live.join(", ")),
         ("tables that come back: ", only(&lost.tables_back)),
         ("columns that come back: ", lost.columns_back.join(", ")),
+        ("large objects: ", large_objects(lost.large_objects)),
+        ("not looked at, tables of extensions: ", some(others)),
     ] {
         if !names.is_empty() {
             text.line(&format!("{what}{}", harmless(&names)));
@@ -176,6 +225,25 @@ fn lost_text(text: &mut Lines, lost: &Lost) {
     text.line("what clients write from now on is lost too; all of it stays in the kept database");
 }
 
+/// Names, the first of them.
+fn some(names: &[String]) -> String {
+    let shown = names.iter().take(TABLES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(TABLES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Nothing where there are as many as before.
+fn large_objects(objects: LargeObjects) -> String {
+    let LargeObjects { then, now } = objects;
+    match now {
+        Some(now) if now == then => String::new(),
+        Some(now) => format!("{} in the snapshot, {} now", count(then), count(now)),
+        None => format!("{} in the snapshot, and they could not be counted now", count(then)),
+    }
+}
+
 fn tables_text(lost: &Lost) -> String {
     let mut table = Table::new(&[
         ("  TABLE", Align::Left),
@@ -183,7 +251,7 @@ fn tables_text(lost: &Lost) -> String {
         ("NOW", Align::Right),
         ("MORE", Align::Right),
         ("COUNTED", Align::Left),
-        ("UPDATED OR DELETED", Align::Right),
+        ("UPDATES AND DELETIONS", Align::Left),
     ]);
     for change in lost.tables.iter().take(TABLES_MAX) {
         table.row(vec![
@@ -192,7 +260,7 @@ fn tables_text(lost: &Lost) -> String {
             change.rows_now.map_or_else(|| "?".to_owned(), count),
             more(change),
             if change.exact { "exactly" } else { "by statistics" }.to_owned(),
-            changed(change, lost),
+            changed(change),
         ]);
     }
     table.render()
@@ -208,28 +276,30 @@ fn more(change: &TableChange) -> String {
     format!("{sign}{}", count(more.unsigned_abs()))
 }
 
-fn changed(change: &TableChange, lost: &Lost) -> String {
-    match (change.changed, lost.counters_cover) {
-        (None, _) => "?".to_owned(),
-        (Some(0), Some(true)) => "0".to_owned(),
-        (Some(rows), _) => lost.bounded(&count(rows)),
-    }
+fn changed(change: &TableChange) -> String {
+    let seen = match change.changed {
+        None => "?".to_owned(),
+        Some(0) => "none seen".to_owned(),
+        Some(rows) => format!("{} seen", count(rows)),
+    };
+    if change.rewritten { format!("{seen}, rewritten") } else { seen }
 }
 
-/// How far the counters can be believed.
+/// Since when the counters see, and what they never do.
 fn counters_text(lost: &Lost) -> String {
-    let counts = "counts see no updates; the server's counters of updates and deletions began";
-    match (lost.counters_cover, lost.counters_since) {
-        (Some(true), _) => {
-            format!("{counts} before the snapshot, so there were no more since")
-        }
-        (Some(false), Some(since)) => format!("{counts} at {}, after the snapshot", time(since)),
-        _ => format!("{counts} at a time that this role may not know"),
-    }
+    let began = match (lost.counters_before_snapshot, lost.counters_since) {
+        (Some(true), _) => "before the snapshot".to_owned(),
+        (Some(false), Some(since)) => format!("at {}, after the snapshot", time(since)),
+        _ => "at a time that this role may not know".to_owned(),
+    };
+    format!(
+        "seen is what the server's counters saw, which began {began}; they do not tell tables that were truncated, rewritten \
+         or made anew, nor work that was rolled back"
+    )
 }
 
 /// `rollback` for people.
-fn report_text(chosen: &Chosen, report: &RestoreReport) -> String {
+fn report_text(chosen: &Chosen, plan: &RollbackPlan, report: &RestoreReport) -> String {
     let mut text = Lines::default();
     let (name, took) = (harmless(&report.database), duration(report.duration_ms));
     text.line(&format!("{}  rolled back {name} in {took}", report.id));
@@ -240,46 +310,28 @@ fn report_text(chosen: &Chosen, report: &RestoreReport) -> String {
     for line in chosen.bookkeeping() {
         text.line(&harmless(&line));
     }
-    if let Some(way) = Way::back(report) {
+    kept_before_text(&mut text, plan);
+    if let Some(way) = Way::back(plan, report) {
+        let what = if plan.is_migrated { "the migrated database" } else { "what was live" };
         text.line(&format!(
-            "the migrated database is kept as {}, and what was written since is only in there",
+            "{what} is kept as {}, and what was written since is only in there",
             harmless(way.kept)
         ));
         text.line(
             "to go back to it, connected to another database and with the application stopped:",
         );
-        text.line(&format!("  {}", harmless(&way.back)));
+        for line in &way.back {
+            text.line(&format!("  {}", harmless(line)));
+        }
         text.line("once nobody needs it:");
         text.line(&format!("  {}", harmless(&way.drop)));
     }
     text.into_text()
 }
 
-/// SQL for whoever wants the migrated database back, or its room.
-struct Way<'a> {
-    kept: &'a str,
-    back: String,
-    drop: String,
-}
-
-impl<'a> Way<'a> {
-    fn back(report: &'a RestoreReport) -> Option<Self> {
-        let kept = report.kept_as.as_deref()?;
-        let aside = quote_ident(&format!("{}_rolled_back", report.database));
-        let (name, kept_name) = (quote_ident(&report.database), quote_ident(kept));
-        Some(Self {
-            kept,
-            back: format!(
-                "BEGIN; ALTER DATABASE {name} RENAME TO {aside}; ALTER DATABASE {kept_name} RENAME TO {name}; COMMIT;"
-            ),
-            drop: format!("DROP DATABASE {kept_name};"),
-        })
-    }
-}
-
 /// `rollback --json`.
 fn report_json(chosen: &Chosen, plan: &RollbackPlan, report: &RestoreReport) -> Json {
-    let way = Way::back(report);
+    let way = Way::back(plan, report);
     json!({
         "id": report.id,
         "database": report.database,
@@ -287,10 +339,11 @@ fn report_json(chosen: &Chosen, plan: &RollbackPlan, report: &RestoreReport) -> 
         "checks": report.checks,
         "duration_ms": report.duration_ms,
         "lost": lost_json(chosen, &plan.loss),
+        "gone_back_before": plan.restore.kept_before,
         "sessions_ended": report.sessions_ended,
         "left_out": report.left_out,
         "bookkeeping": chosen.bookkeeping(),
-        "to_go_back": way.as_ref().map(|way| &way.back),
+        "to_go_back": way.as_ref().map(|way| way.back.join("\n")),
         "to_drop": way.as_ref().map(|way| &way.drop),
     })
 }
@@ -299,13 +352,14 @@ fn report_json(chosen: &Chosen, plan: &RollbackPlan, report: &RestoreReport) -> 
 fn dry_run_json(chosen: &Chosen, plan: &RollbackPlan) -> Json {
     let mut document = plan_json(&plan.restore);
     document["lost"] = lost_json(chosen, &plan.loss);
+    document["gone_back_before"] = json!(plan.restore.kept_before);
     document
 }
 
 /// The same keys whatever is known: what is not is null.
 fn lost_json(chosen: &Chosen, loss: &Loss) -> Json {
     let (known, unknown) = match loss {
-        Loss::Known(lost) => (Some(lost), None),
+        Loss::Known(lost) => (Some(&**lost), None),
         Loss::Unknown(why) => (None, Some(why)),
         Loss::Nothing => (None, None),
     };
@@ -322,7 +376,8 @@ fn lost_json(chosen: &Chosen, loss: &Loss) -> Json {
                 "rows_now": change.rows_now,
                 "rows_more": change.more(),
                 "exact": change.exact,
-                "updated_or_deleted": change.changed,
+                "updates_and_deletions_seen": change.changed,
+                "rewritten": change.rewritten,
             })
         };
         lost.tables.iter().map(table).collect()
@@ -334,13 +389,17 @@ fn lost_json(chosen: &Chosen, loss: &Loss) -> Json {
         "counted_at": known.map(|lost| lost.counted_at),
         "rows_more": known.map(Lost::rows_more),
         "tables": known.map(tables),
-        "tables_alike": known.map(|lost| lost.tables_alike),
+        "tables_same_count": known.map(|lost| lost.tables_same_count),
+        "tables_rewritten": known.map(|lost| &lost.tables_rewritten),
         "counters_since": known.and_then(|lost| lost.counters_since),
-        "counters_cover": known.map(|lost| lost.counters_cover),
+        "counters_before_snapshot": known.map(|lost| lost.counters_before_snapshot),
         "tables_only_live": known.map(|lost| only(&lost.tables_only_live)),
         "columns_only_live": known.map(|lost| &lost.columns_only_live),
         "tables_back": known.map(|lost| only(&lost.tables_back)),
         "columns_back": known.map(|lost| &lost.columns_back),
+        "large_objects_in_snapshot": known.map(|lost| lost.large_objects.then),
+        "large_objects_now": known.map(|lost| lost.large_objects.now),
+        "not_looked_at": known.map(|lost| &lost.not_looked_at),
         "later_backups": later,
         "later_guarded": guarded,
     })
@@ -351,7 +410,10 @@ mod tests {
     use super::*;
     use crate::cli::backup::tests::manifest;
     use crate::domain::chunk::Hash;
+    use crate::domain::globals::MissingRoles;
+    use crate::domain::verification::Depth;
     use crate::guard::rollback::Later;
+    use crate::ops::restore::{Naming, RestorePlan};
     use crate::repo::catalog::Entry;
 
     fn chosen(later: &[(&str, Trigger)]) -> Chosen {
@@ -368,12 +430,46 @@ mod tests {
         let later = later
             .iter()
             .map(|(id, trigger)| Later { id: id.parse().expect("an id"), trigger: *trigger });
-        Chosen { entry, later: later.collect() }
+        Chosen { entry, later: later.collect(), by_id: false, command: String::new() }
+    }
+
+    fn plan(loss: Loss) -> RollbackPlan {
+        let restore = RestorePlan {
+            id: "20261121T020000Z-5f3a9c21".parse().expect("an id"),
+            source: "shop".to_owned(),
+            database: "shop".to_owned(),
+            target: "app@db:5432/shop".to_owned(),
+            target_major: 17,
+            naming: Naming::Rename,
+            owner: None,
+            tablespace: None,
+            table_spaces: true,
+            closed: false,
+            depth: Depth::Counts,
+            roles: true,
+            roles_missing: MissingRoles::default(),
+            only: None,
+            scripts: Vec::new(),
+            archive_bytes: 0,
+            notices: Vec::new(),
+            kept_before: Vec::new(),
+            aside: "shop_rolled_back_2".to_owned(),
+        };
+        RollbackPlan { restore, loss, is_migrated: true }
+    }
+
+    fn known(lost: Lost) -> RollbackPlan {
+        plan(Loss::Known(Box::new(lost)))
+    }
+
+    fn told_of(chosen: &Chosen, plan: &RollbackPlan) -> String {
+        loss_text(chosen, plan, "db:5432")
     }
 
     fn change(table: &str, now: Option<u64>, exact: bool, changed: Option<u64>) -> TableChange {
         let rows_then = Some(5000);
-        TableChange { table: table.to_owned(), rows_then, rows_now: now, exact, changed }
+        let table = table.to_owned();
+        TableChange { table, rows_then, rows_now: now, exact, changed, rewritten: false }
     }
 
     fn lost() -> Lost {
@@ -383,12 +479,13 @@ mod tests {
             tables: vec![
                 change("public.log", None, false, None),
                 change("public.orders", Some(6012), true, Some(3)),
-                change("public.big", Some(4000), false, Some(0)),
+                TableChange { rewritten: true, ..change("public.big", Some(4000), false, Some(0)) },
                 TableChange { rows_then: None, ..change("public.audit", Some(7), true, Some(0)) },
             ],
-            tables_alike: 27,
+            tables_same_count: 27,
+            tables_rewritten: vec!["public.carts".to_owned()],
             counters_since: None,
-            counters_cover: Some(true),
+            counters_before_snapshot: Some(true),
             tables_only_live: vec![
                 only("public.refunds", Some(1200), true),
                 only("public.events", Some(90_000), false),
@@ -397,6 +494,8 @@ mod tests {
             columns_only_live: vec!["public.orders.\"Status\"".to_owned()],
             tables_back: Vec::new(),
             columns_back: vec!["public.orders.note\u{1b}".to_owned()],
+            large_objects: LargeObjects { then: 3, now: Some(5) },
+            not_looked_at: vec!["public.spatial_ref_sys".to_owned()],
         }
     }
 
@@ -406,19 +505,23 @@ mod tests {
             ("20261121T040000Z-00000002", Trigger::Scheduled),
             ("20261121T030000Z-00000001", Trigger::PreMigration),
         ]);
-        insta::assert_snapshot!(loss_text(&chosen, &Loss::Known(lost())), @r#"
-        back to 20261121T020000Z-5f3a9c21 of shop, taken 2026-11-21 02:00:00Z (before a migration)
+        insta::assert_snapshot!(told_of(&chosen, &known(lost())), @r#"
+        back to 20261121T020000Z-5f3a9c21 of main/shop, taken 2026-11-21 02:00:00Z (before a migration)
+        on the server at db:5432
         rows of tables that are in both, where they differ or may:
-          TABLE          SNAPSHOT    NOW    MORE  COUNTED        UPDATED OR DELETED
-          public.log        5,000      ?       ?  by statistics                   ?
-          public.orders     5,000  6,012  +1,012  exactly                 at most 3
-          public.big        5,000  4,000  -1,000  by statistics                   0
-          public.audit   left out      7      +7  exactly                         0
-        in 27 other tables as many as in the snapshot
+          TABLE          SNAPSHOT    NOW    MORE  COUNTED        UPDATES AND DELETIONS
+          public.log        5,000      ?       ?  by statistics  ?
+          public.orders     5,000  6,012  +1,012  exactly        3 seen
+          public.big        5,000  4,000  -1,000  by statistics  none seen, rewritten
+          public.audit   left out      7      +7  exactly        none seen
+        27 other tables have as many rows as in the snapshot, with no update or deletion seen; what is in them was not compared
+        as many rows, but truncated or rewritten at some time: public.carts
         tables lost: public.refunds (1,200 rows), public.events (about 90,000 rows), public.parts
         columns lost: public.orders."Status"
         columns that come back: public.orders.note\u{1b}
-        counts see no updates; the server's counters of updates and deletions began before the snapshot, so there were no more since
+        large objects: 3 in the snapshot, 5 now
+        not looked at, tables of extensions: public.spatial_ref_sys
+        seen is what the server's counters saw, which began before the snapshot; they do not tell tables that were truncated, rewritten or made anew, nor work that was rolled back
         what clients write from now on is lost too; all of it stays in the kept database
         later guarded migrations are undone too; their snapshots: 20261121T030000Z-00000001
         2 later backups are of what goes, the newest 20261121T040000Z-00000002: `latest` until the next snapshot
@@ -426,39 +529,50 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_began_after_the_snapshot_are_a_lower_bound() {
+    fn counters_bound_nothing_whenever_they_began() {
         let since = "2026-11-21T03:30:00Z".parse().expect("a time");
-        let later = Lost { counters_since: Some(since), counters_cover: Some(false), ..lost() };
-        let text = loss_text(&chosen(&[]), &Loss::Known(later));
-        for words in
-            ["at least 3", "at least 0", "began at 2026-11-21 03:30:00Z, after the snapshot"]
-        {
-            assert!(text.contains(words), "{words}: {text}");
+        for (counters_since, counters_before_snapshot, words) in [
+            (None, Some(true), "began before the snapshot"),
+            (Some(since), Some(false), "began at 2026-11-21 03:30:00Z, after the snapshot"),
+            (None, None, "began at a time that this role may not know"),
+        ] {
+            let lost = Lost { counters_since, counters_before_snapshot, ..lost() };
+            let text = told_of(&chosen(&[]), &known(lost));
+            assert!(text.contains(words) && text.contains("3 seen"), "{words}: {text}");
+            for bound in ["at most", "at least", "no more", "perhaps"] {
+                assert!(!text.contains(bound), "{bound}: {text}");
+            }
         }
     }
 
     #[test]
-    fn counters_of_which_nobody_knows_when_they_began_bound_nothing() {
-        let text = loss_text(&chosen(&[]), &Loss::Known(Lost { counters_cover: None, ..lost() }));
-        for words in ["perhaps 3", "at a time that this role may not know"] {
-            assert!(text.contains(words), "{words}: {text}");
-        }
+    fn a_second_time_nobody_says_that_the_migrated_one_is_live() {
+        let mut again = known(lost());
+        again.restore.kept_before = vec!["shop_before_x".to_owned()];
+        again.is_migrated = false;
+        let before = "gone back to before: what was live then is kept as shop_before_x\n";
+        assert!(told_of(&chosen(&[]), &again).contains(before));
+        let text = report_text(&chosen(&[]), &again, &report());
+        assert!(text.contains(before) && text.contains("what was live is kept as"), "{text}");
+        assert!(!text.contains("the migrated database"), "{text}");
+        let document = report_json(&chosen(&[]), &again, &report());
+        assert_eq!(document["gone_back_before"], json!(["shop_before_x"]));
     }
 
     #[test]
     fn what_is_not_known_is_told_as_that_and_many_tables_are_cut_short() {
         let mut chosen = chosen(&[]);
-        let text = loss_text(&chosen, &Loss::Unknown("nobody is let in".to_owned()));
+        let text = told_of(&chosen, &plan(Loss::Unknown("nobody is let in".to_owned())));
         assert!(text.ends_with("what is lost is not known: nobody is let in\n"), "{text}");
-        let text = loss_text(&chosen, &Loss::Nothing);
+        let text = told_of(&chosen, &plan(Loss::Nothing));
         assert!(text.ends_with("nothing is lost: there is no database shop\n"), "{text}");
         let tables =
             (0..25).map(|n| change(&format!("public.t{n}"), Some(1), true, None)).collect();
-        let text = loss_text(&chosen, &Loss::Known(Lost { tables, ..lost() }));
+        let text = told_of(&chosen, &known(Lost { tables, ..lost() }));
         assert!(text.contains("public.t19") && !text.contains("public.t20"), "{text}");
         assert!(text.contains("and 5 tables more"), "{text}");
         chosen.entry.manifest.trigger = Trigger::Manual;
-        let text = loss_text(&chosen, &Loss::Nothing);
+        let text = told_of(&chosen, &plan(Loss::Nothing));
         assert!(text.contains("(manual, not before a migration)"), "{text}");
     }
 
@@ -469,17 +583,16 @@ mod tests {
             let document = lost_json(&chosen(&[]), loss);
             document.as_object().expect("an object").keys().cloned().collect()
         };
-        let known = keys(&Loss::Known(lost()));
+        let known = keys(&Loss::Known(Box::new(lost())));
         assert_eq!((&keys(&unknown), &keys(&Loss::Nothing)), (&known, &known));
-        let document = lost_json(&chosen(&[]), &Loss::Known(lost()));
+        let document = lost_json(&chosen(&[]), &Loss::Known(Box::new(lost())));
         assert_eq!((&document["rows_more"], &document["unknown"]), (&json!(92_219), &Json::Null));
         assert_eq!(document["tables"][1]["rows_more"], 1012);
         assert_eq!(lost_json(&chosen(&[]), &unknown)["unknown"], "nobody is let in");
     }
 
-    #[test]
-    fn a_rollback_tells_the_way_back_from_it() {
-        let report = RestoreReport {
+    fn report() -> RestoreReport {
+        RestoreReport {
             id: "20261121T020000Z-5f3a9c21".parse().expect("an id"),
             source: "shop".to_owned(),
             database: "shop".to_owned(),
@@ -490,18 +603,24 @@ mod tests {
             left_out: Vec::new(),
             safety_snapshot: None,
             duration_ms: 900,
-        };
-        insta::assert_snapshot!(report_text(&chosen(&[]), &report), @r#"
+        }
+    }
+
+    #[test]
+    fn a_rollback_tells_the_way_back_from_it() {
+        let plan = known(lost());
+        insta::assert_snapshot!(report_text(&chosen(&[]), &plan, &report()), @r#"
         20261121T020000Z-5f3a9c21  rolled back shop in 900 ms
         the migration tool's own table was restored with the rest: a migration that ran since is pending again, one that failed since is gone from it
         fix or remove the migration before the next deploy, which else runs it again
         the migrated database is kept as shop_before_20261121T020000Z-5f3a9c21, and what was written since is only in there
         to go back to it, connected to another database and with the application stopped:
-          BEGIN; ALTER DATABASE "shop" RENAME TO "shop_rolled_back"; ALTER DATABASE "shop_before_20261121T020000Z-5f3a9c21" RENAME TO "shop"; COMMIT;
+          SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname IN ('shop', 'shop_before_20261121T020000Z-5f3a9c21');
+          BEGIN; ALTER DATABASE "shop" RENAME TO "shop_rolled_back_2"; ALTER DATABASE "shop_before_20261121T020000Z-5f3a9c21" RENAME TO "shop"; COMMIT;
         once nobody needs it:
           DROP DATABASE "shop_before_20261121T020000Z-5f3a9c21";
         "#);
-        let gone = RestoreReport { kept_as: None, ..report };
-        assert!(!report_text(&chosen(&[]), &gone).contains("kept as"));
+        let gone = RestoreReport { kept_as: None, ..report() };
+        assert!(!report_text(&chosen(&[]), &plan, &gone).contains("kept as"));
     }
 }

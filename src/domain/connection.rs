@@ -342,8 +342,12 @@ impl ConnectionInfo {
 
     /// `user@host:port/database`, and never a secret.
     pub fn describe(&self) -> String {
-        let hosts: Vec<String> = self.endpoints.iter().map(ToString::to_string).collect();
-        format!("{}@{}/{}", self.user, hosts.join(","), self.database)
+        format!("{}@{}/{}", self.user, self.servers(), self.database)
+    }
+
+    /// `host:port` of each server to try; a socket's directory in the host's place.
+    pub fn servers(&self) -> String {
+        self.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
 
     /// The `PG*` variables that make libpq reach the same server; the password is not among them.

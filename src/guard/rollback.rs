@@ -1,157 +1,32 @@
 //! `rollback`: back to what a database was before a migration.
 //!
-//! The order is: find the snapshot ([`choose`]); look at the live database and tell what it would lose ([`plan`]);
-//! then keep other runs away ([`keep_others_out`]), and let `restore` do what it does for `--replace` ([`run`]): a copy
-//! in scratch, checked, swapped for the live database by two renames in one transaction. The migrated database is kept
-//! beside it, and with it whatever was written since.
+//! The order is: find the snapshot ([`choose()`]); look at the live database and tell what it would lose ([`plan`]);
+//! then keep other runs away ([`keep_others_out`]), see that all is still as it was shown, and let `restore` do what it
+//! does for `--replace` ([`run`]): a copy in scratch, checked, swapped for the live database by two renames in one
+//! transaction. The migrated database is kept beside it, and with it whatever was written since.
 //!
 //! Crash story: that of `restore`. The lock that keeps other runs away goes with its session.
 
+mod choose;
+mod error;
 mod live;
 mod lost;
 mod tool;
 
-pub use lost::{Loss, Lost, OnlyHere, TableChange};
+pub use choose::{Chosen, Later, Scope, choose};
+pub use error::RollbackError;
+pub use lost::{LargeObjects, Loss, Lost, OnlyHere, TableChange};
 
-use crate::domain::failure::{Failure, FailureKind};
-use crate::domain::id::BackupId;
 use crate::domain::manifest::Trigger;
-use crate::domain::observer::{Observer, Severity};
 use crate::domain::told::Failed;
 use crate::domain::verification::Depth;
 use crate::ops::claim::{self, Claim};
-use crate::ops::inspect::{self, InspectError};
+use crate::ops::inspect;
 use crate::ops::restore::{
-    self, Consent, Destination, Naming, RestoreError, RestoreOptions, RestorePlan, RestoreReport,
+    self, Agreed, Consent, Destination, Naming, RestoreOptions, RestorePlan, RestoreReport,
     Restoring,
 };
-use crate::postgres::PostgresError;
 use crate::postgres::pooler::Pooling;
-use crate::repo::catalog::{Catalog, Entry, Filter};
-use crate::repo::{RepoError, Repository};
-
-/// What is meant without an id.
-const NEWEST: &str = "latest:pre-migration";
-
-/// Why a rollback did not happen; what is live is as it was, unless it says that this is not known.
-#[derive(Debug, thiserror::Error)]
-pub enum RollbackError {
-    /// No snapshot of the kind that is meant without an id.
-    #[error("no snapshot was taken before a migration")]
-    NoneGuarded,
-    /// Whoever takes a snapshot of that database, or guards it.
-    #[error("another run of pgkeep is at `{0}`")]
-    Busy(String),
-    /// The catalog, or the inventory.
-    #[error(transparent)]
-    Inspect(#[from] InspectError),
-    /// The restore.
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
-    /// The lock.
-    #[error(transparent)]
-    Postgres(#[from] PostgresError),
-}
-
-impl Failure for RollbackError {
-    fn kind(&self) -> FailureKind {
-        match self {
-            Self::NoneGuarded => FailureKind::NotFound,
-            Self::Busy(_) => FailureKind::Busy,
-            Self::Inspect(error) => error.kind(),
-            Self::Restore(error) => error.kind(),
-            Self::Postgres(error) => error.kind(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::NoneGuarded => Some(
-                "`pgkeep list` shows the backups there are: `pgkeep rollback ID` goes back to any of them; \
-                 `pgkeep snapshot --trigger pre-migration` takes one"
-                    .to_owned(),
-            ),
-            Self::Busy(_) => {
-                Some("a snapshot or a guard of it is running; run this again when it has ended".to_owned())
-            }
-            Self::Inspect(error) => error.hint(),
-            Self::Restore(error) => restore_hint(error),
-            Self::Postgres(error) => error.hint(),
-        }
-    }
-}
-
-/// The hints of `restore` name flags that are its own.
-fn restore_hint(error: &RestoreError) -> Option<String> {
-    match error {
-        RestoreError::NeedsYes { .. } => Some(
-            "`--dry-run` shows what would be lost, `--yes` goes on; the migrated database is kept under another name"
-                .to_owned(),
-        ),
-        RestoreError::Partial { .. } => {
-            Some("`--allow-partial` goes on: these rows are then in the kept database only".to_owned())
-        }
-        RestoreError::WithoutOwners { .. } => Some(
-            "roll back as a superuser or a member of every owner; `pgkeep restore ID --replace --no-owner` swaps it \
-             all the same"
-                .to_owned(),
-        ),
-        RestoreError::Privileges { .. } => error.hint().map(|hint| {
-            format!("{hint} where nobody may: `pgkeep restore ID --in-place`, as on managed hosting")
-        }),
-        RestoreError::MissingRoles { .. } => Some(
-            "`pgkeep restore ID --replace --roles create` makes them as the snapshot has them; `--no-owner` leaves \
-             owners and grants out"
-                .to_owned(),
-        ),
-        error => error.hint(),
-    }
-}
-
-/// The snapshot to go back to, and what came after it.
-#[derive(Debug, Clone)]
-pub struct Chosen {
-    /// The snapshot.
-    pub entry: Entry,
-    /// Later backups of the same database, newest first.
-    pub later: Vec<Later>,
-}
-
-/// A backup that is later than the one that is gone back to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Later {
-    /// Its id.
-    pub id: BackupId,
-    /// Why it was taken.
-    pub trigger: Trigger,
-}
-
-impl Chosen {
-    fn of(entry: Entry, catalog: &Catalog) -> Self {
-        let manifest = &entry.manifest;
-        let is_later = |other: &&Entry| {
-            (&other.manifest.cluster, &other.manifest.database)
-                == (&manifest.cluster, &manifest.database)
-                && other.manifest.started_at > manifest.started_at
-        };
-        let later = catalog
-            .entries
-            .iter()
-            .filter(is_later)
-            .map(|other| Later { id: other.manifest.id.clone(), trigger: other.manifest.trigger });
-        Self { later: later.collect(), entry }
-    }
-
-    /// Those that were taken before later migrations: what these did goes too.
-    pub fn guarded(&self) -> impl Iterator<Item = &Later> {
-        self.later.iter().filter(|later| later.trigger == Trigger::PreMigration)
-    }
-
-    /// What the migration tool's own bookkeeping needs afterwards, one line each.
-    pub fn bookkeeping(&self) -> Vec<String> {
-        tool::bookkeeping(&self.entry.manifest.labels)
-    }
-}
 
 /// What a rollback would do.
 #[derive(Debug, Clone)]
@@ -160,6 +35,9 @@ pub struct RollbackPlan {
     pub restore: RestorePlan,
     /// What the live name loses.
     pub loss: Loss,
+    /// Whether what is live is what a migration made of the snapshot, as far as anybody knows: not where the snapshot
+    /// is of another moment, or was gone back to before.
+    pub is_migrated: bool,
 }
 
 impl RollbackPlan {
@@ -169,42 +47,28 @@ impl RollbackPlan {
     }
 }
 
-/// Finds the snapshot that `wanted` names, else the newest that was taken before a migration.
-pub async fn choose(
-    repository: &Repository,
-    filter: &Filter,
-    wanted: Option<&str>,
-    observer: &dyn Observer,
-) -> Result<Chosen, RollbackError> {
-    let found = inspect::find_among(repository, filter, wanted.unwrap_or(NEWEST), observer).await;
-    let (entry, catalog) = found.map_err(|error| match error {
-        InspectError::Repo(RepoError::NoMatch(_)) if wanted.is_none() => RollbackError::NoneGuarded,
-        error => error.into(),
-    })?;
-    let chosen = Chosen::of(entry, &catalog);
-    let id = &chosen.entry.manifest.id;
-    let guarded: Vec<&str> = chosen.guarded().map(|later| later.id.as_str()).collect();
-    if !guarded.is_empty() {
-        let told = format!(
-            "backup {id} is older than later guarded migrations, which are undone too; their snapshots: {}",
-            guarded.join(", ")
-        );
-        observer.finding(Severity::Warning, &told);
-    }
-    Ok(chosen)
-}
-
 /// Decides what a rollback would do, and looks what would be lost; changes nothing. This is `--dry-run`.
 pub async fn plan(
     restoring: &Restoring<'_>,
     chosen: &Chosen,
     consent: Consent,
 ) -> Result<RollbackPlan, RollbackError> {
-    let plan = restore::plan(restoring, &chosen.entry, &options(consent)).await?;
-    let mut plan = RollbackPlan { restore: plan, loss: Loss::Nothing };
-    if plan.swaps() {
-        plan.loss = loss(restoring, chosen, &plan.restore.database).await?;
+    let plan = restore::plan(restoring, &chosen.entry, &options(consent)).await;
+    let plan = plan.map_err(|error| chosen.failed(error))?;
+    let manifest = &chosen.entry.manifest;
+    let is_first = plan.kept_before.is_empty();
+    let is_migrated = is_first && manifest.trigger == Trigger::PreMigration;
+    let mut plan = RollbackPlan { restore: plan, loss: Loss::Nothing, is_migrated };
+    if !plan.swaps() {
+        return Ok(plan);
     }
+    // After a run that was killed, or whose end nobody saw, what is live may be what was gone back to.
+    if !is_first && !chosen.by_id {
+        let (id, kept) = (manifest.id.clone(), plan.restore.kept_before);
+        let command = chosen.command.clone();
+        return Err(RollbackError::GoneBackBefore { id, kept, command });
+    }
+    plan.loss = loss(restoring, chosen, &plan.restore.database).await?;
     Ok(plan)
 }
 
@@ -223,7 +87,7 @@ async fn loss(
     Ok(match live {
         Ok(live) => {
             let taken_at = chosen.entry.manifest.started_at;
-            Loss::Known(Lost::between(&recorded, &live, taken_at, counted_at))
+            Loss::Known(Box::new(Lost::between(&recorded, &live, taken_at, counted_at)))
         }
         Err(error) => Loss::Unknown(Failed::of(&error).message),
     })
@@ -236,6 +100,7 @@ pub async fn keep_others_out(
     chosen: &Chosen,
 ) -> Result<Claim, RollbackError> {
     let manifest = &chosen.entry.manifest;
+    // The cluster is one of this host's, so this is the name that its snapshots take on that server.
     let (cluster, database) = (&manifest.cluster, &manifest.database);
     let name = claim::of_snapshots(restoring.repository, cluster, database);
     let own = restoring.server.with_database(database);
@@ -244,14 +109,19 @@ pub async fn keep_others_out(
     claim.ok_or_else(|| RollbackError::Busy(database.clone()))
 }
 
-/// Goes back, while the caller holds that lock.
+/// Goes back as `plan` has told, while the caller holds that lock.
 pub async fn run(
     restoring: &Restoring<'_>,
     chosen: &Chosen,
+    plan: &RollbackPlan,
     consent: Consent,
-    _held: &Claim,
+    held: &Claim,
 ) -> Result<RestoreReport, RollbackError> {
-    Ok(restore::run(restoring, &chosen.entry, &options(consent)).await?)
+    choose::look_again(restoring.repository, chosen).await?;
+    let agreed = Agreed { plan: &plan.restore, claim: held };
+    let report =
+        restore::run_agreed(restoring, &chosen.entry, &options(consent), Some(agreed)).await;
+    report.map_err(|error| chosen.failed(error))
 }
 
 /// As `restore --replace` without further words.

@@ -4,6 +4,8 @@
 //! is out of reach, in the database of the connection itself. The server releases a lock when its session ends, so a
 //! holder that died holds nothing.
 
+use std::time::Duration;
+
 use crate::codec::hash::plain_hash;
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::id::ClusterName;
@@ -20,9 +22,18 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Whether the session ended, and with it the lock.
+    /// Whether the session is known to have ended, and with it the lock.
     pub fn is_lost(&self) -> bool {
         self.session.is_closed()
+    }
+
+    /// Whether it is still held: who is about to do what cannot be undone asks once more.
+    pub async fn is_held(&self) -> bool {
+        let asked = self.session.client().query_one(HELD, &[]);
+        match tokio::time::timeout(ANSWER_MAX, asked).await {
+            Ok(Ok(row)) => row.get(0),
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 }
 
@@ -52,6 +63,10 @@ pub async fn take(
             session
         }
     };
+    // It is idle for as long as the work takes, and a server may end sessions that are.
+    if session.major() >= 14 {
+        session.batch("SET idle_session_timeout = 0").await?;
+    }
     let hash = plain_hash(name.as_bytes()).0;
     let key = i64::from_le_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
     let row = session.client().query_one(TRY_LOCK, &[&key]).await?;
@@ -64,3 +79,34 @@ pub fn of_snapshots(repository: &Repository, cluster: &ClusterName, database: &s
 }
 
 const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
+/// The session takes no other.
+const HELD: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted \
+                    AND pid = pg_catalog.pg_backend_pid())";
+/// A server that does not answer for so long keeps nobody away.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::observer::Silent;
+    use crate::scratch::test_support::{cluster, scratch_dir};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_ends_idle_sessions_ends_no_claim_and_a_lost_one_is_noticed() {
+        let parent = scratch_dir();
+        let cluster = cluster(parent.path()).await;
+        let server = cluster.connection().with_options("-c idle_session_timeout=300ms");
+        let take = async || {
+            take(&server, Pooling::None, "one at a time", &Silent).await.expect("an answer")
+        };
+        let claim = take().await.expect("nobody has it");
+        assert!(claim.is_held().await);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(claim.is_held().await);
+        assert!(take().await.is_none(), "it is held");
+        let other = Session::connect(&server, "test").await.expect("a session");
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgkeep/lock'";
+        other.batch(end).await.expect("it may");
+        assert!(!claim.is_held().await);
+    }
+}

@@ -1,5 +1,9 @@
 //! `rollback`: back to what a database was before a migration, with what was written since kept beside it.
 
+mod looked;
+mod meant;
+mod meanwhile;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +18,8 @@ use crate::support::server::quoted;
 use crate::support::{Database, Keeper, Server, eventually};
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// PostgreSQL's own wait for the sessions in a database that is renamed: more than that would be a second attempt.
+const ONE_ATTEMPT: Duration = Duration::from_secs(5);
 /// As a shell tells a process that SIGKILL ended.
 const KILLED: i32 = 137;
 
@@ -79,7 +85,9 @@ fn a_migration_that_dropped_a_column_with_data_is_undone_and_what_came_since_is_
             "tables lost: public.audit (5 rows)",
             "columns lost: public.orders.\"Status\"",
             "columns that come back: public.orders.note",
-            "at most 4",
+            "4 seen",
+            &format!("of main/{}, taken", database.name),
+            &format!("on the server at 127.0.0.1:{}", server.port),
             "`_prisma_migrations` was restored with the rest",
             "no `prisma migrate resolve`",
             "the last one applied is again 0001_init",
@@ -95,15 +103,33 @@ fn a_migration_that_dropped_a_column_with_data_is_undone_and_what_came_since_is_
         assert_eq!((text(&events[0], "event"), text(&events[0], "backup")), ("rollback", &*id));
         assert_eq!(events[0]["exit_code"], 0);
         let message = text(&events[0], "message");
-        for words in
-            [&*kept[0], "18 rows more", "tables that it lacks: 1, columns: 1", "at most 4 rows"]
-        {
+        for words in [
+            &*kept[0],
+            "18 rows more",
+            "tables that it lacks: 1, columns: 1",
+            "4 updates and deletions of rows seen",
+        ] {
             assert!(message.contains(words), "{words}: {message}");
         }
         assert!(!message.contains("audit"), "what the repository keeps sealed is named: {message}");
-        // The way back that it names is one.
-        let back = output.stdout.lines().find(|line| line.trim_start().starts_with("BEGIN;"));
-        server.psql("postgres", back.expect("the way back"));
+        // The way back that it names is one, also while somebody is connected.
+        let mut client = server.program("psql", &database.name);
+        client.args(["-X", "-q", "-c", "SELECT pg_sleep(60)"]).stderr(std::process::Stdio::null());
+        let mut client = client.spawn().expect("psql runs");
+        let is_in = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND query LIKE '%pg_sleep%'",
+            database.name
+        );
+        eventually("it is connected", LIMIT, || server.psql("postgres", &is_in) == "1");
+        let lines = output.stdout.lines().map(str::trim);
+        let back: Vec<&str> = lines
+            .filter(|line| line.starts_with("SELECT count(") || line.starts_with("BEGIN;"))
+            .collect();
+        assert_eq!(back.len(), 2, "{}", output.stdout);
+        for line in back {
+            server.psql("postgres", line);
+        }
+        assert!(!client.wait().expect("psql ends").success());
         assert_eq!(database.contents(), migrated);
     }
 }
@@ -141,11 +167,13 @@ fn the_document_has_its_keys_and_exact_figures() {
     let keys = |value: &Value| -> Vec<String> {
         value.as_object().expect("an object").keys().cloned().collect()
     };
-    let all = "bookkeeping checks database duration_ms id kept_as left_out lost sessions_ended to_drop to_go_back";
+    let all = "bookkeeping checks database duration_ms gone_back_before id kept_as left_out lost sessions_ended \
+               to_drop to_go_back";
     assert_eq!(keys(&document), all.split(' ').collect::<Vec<_>>());
     let lost = &document["lost"];
-    let all = "columns_back columns_only_live counted_at counters_cover counters_since later_backups \
-               later_guarded rows_more tables tables_alike tables_back tables_only_live unknown";
+    let all = "columns_back columns_only_live counted_at counters_before_snapshot counters_since \
+               large_objects_in_snapshot large_objects_now later_backups later_guarded not_looked_at rows_more tables \
+               tables_back tables_only_live tables_rewritten tables_same_count unknown";
     assert_eq!(keys(lost), all.split(' ').collect::<Vec<_>>());
     assert_eq!((text(&document, "id"), text(&document, "kept_as")), (&*id, &*kept(&database)[0]));
     let table = |name: &str| {
@@ -157,8 +185,10 @@ fn the_document_has_its_keys_and_exact_figures() {
     assert_eq!(rows, [Some(10), Some(22), Some(12)]);
     // As many rows as before, one of them another: only the counters know.
     let orders = table("public.orders");
-    assert_eq!((&orders["rows_more"], &orders["updated_or_deleted"]), (&0.into(), &4.into()));
-    assert_eq!((&orders["exact"], &lost["counters_cover"]), (&true.into(), &true.into()));
+    let seen = &orders["updates_and_deletions_seen"];
+    assert_eq!((&orders["rows_more"], seen), (&0.into(), &4.into()));
+    assert_eq!((&orders["exact"], &lost["counters_before_snapshot"]), (&true.into(), &true.into()));
+    assert_eq!(document["gone_back_before"], Value::Array(Vec::new()));
     assert_eq!(lost["tables_only_live"][0]["table"], "public.audit");
     assert_eq!(lost["later_backups"], Value::from(vec![later]));
     assert_eq!(lost["later_guarded"], Value::Array(Vec::new()));
@@ -190,7 +220,7 @@ fn going_back_past_later_guarded_migrations_names_them() {
     // The live database is a copy by now, whose counters know nothing of what happened before it was made.
     let older = ["rollback", &first, "--dry-run", "--json"];
     let lost = &keeper.pgkeep(older).run().expect_code(0).json()["lost"];
-    assert_eq!(lost["counters_cover"], false, "{lost}");
+    assert_eq!(lost["counters_before_snapshot"], false, "{lost}");
 }
 
 #[test]
@@ -211,7 +241,8 @@ fn what_the_role_may_not_see_is_told_as_not_known() {
     let seen = keeper.pgkeep(dry_run).env("PGKEEP_DATABASE_URL", role.url(&database.name)).run();
     server.psql("postgres", &format!("ALTER DATABASE {name} OWNER TO postgres"));
     let lost = &seen.expect_code(0).json()["lost"];
-    assert_eq!((&lost["unknown"], &lost["counters_cover"]), (&Value::Null, &Value::Null), "{lost}");
+    let unknown = (&lost["unknown"], &lost["counters_before_snapshot"]);
+    assert_eq!(unknown, (&Value::Null, &Value::Null), "{lost}");
     let tables = lost["tables"].as_array().expect("an array");
     assert!(tables.len() == 2 && tables.iter().all(|table| table["exact"] == false), "{lost}");
 }
@@ -230,22 +261,6 @@ fn without_a_guarded_snapshot_there_is_nothing_to_go_back_to_but_what_is_named()
     let output = keeper.pgkeep(["rollback", &id, "--yes"]).run().expect_code(0);
     assert!(output.stdout.contains("not before a migration"), "{}", output.stdout);
     assert_eq!(database.contents(), good);
-}
-
-#[test]
-fn where_several_databases_fit_the_choices_are_named() {
-    let server = Server::newer();
-    let (one, two) = (server.database("one"), server.database("two"));
-    let keeper = Keeper::initialised(&one.shop(10).url());
-    guarded(&keeper, &[]);
-    two.shop(10);
-    let snapshot = ["snapshot", "--trigger", "pre-migration"];
-    keeper.pgkeep(snapshot).env("PGKEEP_DATABASE_URL", two.url()).run().expect_code(0);
-    let rollback = ["rollback", "--yes"];
-    keeper.pgkeep(rollback).run().expect_failure(2, &[&one.name, &two.name, "--database"]);
-    assert_eq!((kept(&one), kept(&two)), (Vec::new(), Vec::new()));
-    keeper.pgkeep(rollback).args(["--database", &two.name]).run().expect_code(0);
-    assert_eq!((kept(&one).len(), kept(&two).len()), (0, 1));
 }
 
 #[test]
@@ -377,14 +392,15 @@ fn a_rollback_killed_at_any_step_leaves_one_whole_database_and_the_next_one_work
     let server = Server::newer();
     let database = server.database("killed_back");
     let keeper = Keeper::initialised(&database.shop(200).url());
-    guarded(&keeper, &[]);
+    let id = guarded(&keeper, &[]);
     let good = database.contents();
+    let said = "this snapshot was gone back to before: what was live then is kept as ";
     for name in ALL.iter().filter(|name| name.starts_with("restore.")) {
         database.psql(&format!("UPDATE orders SET note = '{name}'"));
         let migrated = database.contents();
         assert_ne!(good, migrated);
         let before = kept(&database);
-        let killed = keeper.pgkeep(["rollback", "--yes"]).env(VARIABLE, name).run();
+        let killed = keeper.pgkeep(["rollback", &id, "--yes"]).env(VARIABLE, name).run();
         assert_eq!(killed.code, KILLED, "{name} was never hit: {}", killed.stderr);
         eventually("the server has ended the dead one's session", LIMIT, || {
             server.try_psql(&database.name, "SELECT 1").is_ok()
@@ -398,11 +414,29 @@ fn a_rollback_killed_at_any_step_leaves_one_whole_database_and_the_next_one_work
             }
             None => assert_eq!(now, migrated, "{name}: the live database is untouched"),
         }
+        // Whoever does not know what the dead one has done does not do it twice by chance.
+        let all = after.join(", ");
+        if !after.is_empty() {
+            let again = format!("`pgkeep rollback {id}`");
+            let words = [&*id, "gone back to before", &*all, &*again];
+            keeper.pgkeep(["rollback", "--yes"]).run().expect_failure(2, &words);
+            assert_eq!((database.contents(), kept(&database)), (now, after.clone()), "{name}");
+        }
         // The dead one's lock goes with its session, which the server may still be ending.
+        let mut next = None;
         eventually("the next one works", LIMIT, || {
-            let next = keeper.pgkeep(["rollback", "--yes"]).run();
-            next.code != 6 && next.expect_code(0).code == 0
+            let ended = keeper.pgkeep(["rollback", &id, "--yes"]).run();
+            let is_over = ended.code != 6;
+            next = is_over.then_some(ended);
+            is_over
         });
+        let next = next.expect("it has ended").expect_code(0).stdout;
+        // In the plan and in the report.
+        let times = if after.is_empty() { 0 } else { 2 };
+        assert_eq!(next.matches(&format!("{said}{all}\n")).count(), times, "{name}: {next}");
+        let what = if after.is_empty() { "the migrated database" } else { "what was live" };
+        let told = next.contains(&format!("{what} is kept as {}", database.name));
+        assert!(told, "{name}: {next}");
         assert_eq!(database.contents(), good, "{name}");
         assert_eq!(keeper.leftovers(), [""; 0], "{name}");
         let ours = server.databases_like("pgkeep_");
@@ -494,8 +528,7 @@ fn clients_that_reconnect_at_once_see_one_short_gap_and_never_anything_in_betwee
             assert!(swapped > 0, "it was connected before the swap");
             assert!(words[..swapped].iter().all(|word| *word == "migrated"), "only the old one");
             assert!(words[swapped..].iter().all(|word| *word == "before"), "only the new one");
-            // PostgreSQL's own wait for sessions is 5 s: more than that would be several attempts.
-            assert!(seen.gap() < LIMIT, "{:?}", seen.gap());
+            assert!(seen.gap() < ONE_ATTEMPT, "{:?}", seen.gap());
         }
         let longest = seen.iter().map(Seen::gap).max().expect("there were clients");
         let errors: usize = seen.iter().map(|one| one.errors).sum();

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::lost::{Live, LiveColumn, LiveTable};
 use crate::domain::ambient::Ambient;
 use crate::domain::connection::ConnectionInfo;
+use crate::domain::inventory::display_name;
 use crate::postgres::PostgresError;
 use crate::postgres::dumped::{self, DumpedKind, DumpedRelation};
 use crate::postgres::session::Session;
@@ -24,9 +25,6 @@ const COUNTING_MAX: Duration = Duration::from_secs(30);
 /// Somebody else's lock is not waited for, a slow count is given up, and policies hide no rows from it.
 const SETTINGS: &str = "SET search_path = ''; SET default_transaction_read_only = on; \
                         SET lock_timeout = '1s'; SET statement_timeout = '20s'; SET row_security = off";
-/// `query_canceled`: the timeout's.
-const CANCELLED: &str = "57014";
-
 /// When all counters began: since their last reset, and since a crash lost them, which resets those of the server too.
 const COUNTERS: &str = "
     SELECT (extract(epoch FROM greatest(
@@ -51,9 +49,12 @@ const TABLES: &str = "
                   ORDER BY a.attnum),
            ARRAY(SELECT a.attislocal FROM pg_catalog.pg_attribute a
                   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                  ORDER BY a.attnum)
+                  ORDER BY a.attnum),
+           c.relkind = 'r' AND pg_catalog.pg_relation_filenode(c.oid) <> c.oid
       FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_stat_all_tables s ON s.relid = c.oid
      WHERE c.oid = ANY ($1)";
+
+const LARGE_OBJECTS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata";
 
 /// Looks at the database of `info`.
 pub(super) async fn look(
@@ -65,17 +66,15 @@ pub(super) async fn look(
     let counters = session.query_one(COUNTERS, &[]).await?;
     let reset: Option<i64> = counters.get(0);
     let counting: bool = counters.get(1);
-    let made = match session.query_one(MADE, &[]).await {
-        Ok(row) => Some(row.get::<_, i64>(0)),
-        Err(error) if error.is_verdict() => None,
-        Err(error) => return Err(error),
-    };
+    let made = number(&session, MADE).await?;
+    let large_objects = number(&session, LARGE_OBJECTS).await?.map(i64::unsigned_abs);
     let relations = dumped::relations(session.client(), &BTreeSet::new()).await?;
-    let tables: BTreeMap<u32, DumpedRelation> = relations
+    let (of_extensions, own): (Vec<_>, Vec<_>) = relations
         .into_iter()
-        .filter(|relation| relation.is_locked() && !relation.of_extension)
-        .map(|relation| (relation.oid, relation))
-        .collect();
+        .filter(DumpedRelation::is_locked)
+        .partition(|relation| relation.of_extension);
+    let tables: BTreeMap<u32, DumpedRelation> =
+        own.into_iter().map(|relation| (relation.oid, relation)).collect();
     let oids: Vec<u32> = tables.keys().copied().collect();
     let mut found = Vec::new();
     for row in session.query(TABLES, &[&oids]).await? {
@@ -93,6 +92,7 @@ pub(super) async fn look(
             rows: (estimate > 0).then_some(estimate),
             exact: false,
             changed: row.get::<_, Option<i64>>(4).filter(|_| counting).map(i64::unsigned_abs),
+            rewritten: row.get::<_, Option<bool>>(7).unwrap_or(false),
         };
         found.push((row.get::<_, i64>(2).unsigned_abs(), table));
     }
@@ -101,7 +101,27 @@ pub(super) async fn look(
         tables: found.into_iter().map(|(_, table)| table).collect(),
         counters_since: reset.max(made).and_then(|since| Timestamp::from_millisecond(since).ok()),
         counters_certain: made.is_some(),
+        large_objects,
+        extension_tables: of_extensions
+            .iter()
+            .map(|relation| display_name(Some(&relation.schema), &relation.name))
+            .collect(),
     })
+}
+
+/// A number, where the server tells it.
+async fn number(session: &Session, sql: &str) -> Result<Option<i64>, PostgresError> {
+    match session.query_one(sql, &[]).await {
+        Ok(row) => Ok(Some(row.get(0))),
+        Err(error) if is_about_one(session, &error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether one statement failed, for whatever reason, and the next may go better: a lock, a right that this role
+/// lacks, too much time, a damaged file. One table must not hide the others.
+fn is_about_one(session: &Session, error: &PostgresError) -> bool {
+    error.sqlstate().is_some() && !session.is_closed()
 }
 
 /// Counts what is small, the smallest first, as long as there is time.
@@ -119,9 +139,8 @@ async fn count(
         }
         match count_rows(session, (table.schema.clone(), table.name.clone())).await {
             Ok(Some(counted)) => (table.rows, table.exact) = (Some(counted.rows), true),
-            // A lock, or a right that this role lacks.
             Ok(None) => {}
-            Err(error) if error.sqlstate() == Some(CANCELLED) => {}
+            Err(error) if is_about_one(session, &error) => {}
             Err(error) => return Err(error),
         }
     }

@@ -1,7 +1,8 @@
 //! What a rollback takes from the live name: pure, from what the snapshot recorded and what the live database has.
 //!
-//! Counts tell how many rows a table has more or less. They see no update, and not a row that took another's place;
-//! the server's statistics counters bound those, from above where they were counting before the snapshot was taken.
+//! Counts tell how many rows a table has more or less. They see no update, and not a row that took another's place.
+//! The server's statistics counters have seen some of that, and what they have seen is told, but it bounds nothing:
+//! they know no row of a table that was truncated, rewritten or made anew, and count work that was rolled back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 use crate::domain::inventory::{Inventory, Relation, display_name};
 
 /// A table of the live database.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LiveTable {
     /// Its schema.
@@ -26,8 +28,10 @@ pub struct LiveTable {
     pub rows: Option<u64>,
     /// Whether they were counted, and not taken from the server's statistics.
     pub exact: bool,
-    /// Rows that were updated or deleted, by the server's counters.
+    /// Rows that the server's counters saw updated or deleted.
     pub changed: Option<u64>,
+    /// Whether it was truncated or rewritten at some time since it was made.
+    pub rewritten: bool,
 }
 
 /// A column of one.
@@ -48,13 +52,17 @@ pub struct Live {
     pub counters_since: Option<Timestamp>,
     /// Whether they can have begun no later.
     pub counters_certain: bool,
+    /// Its large objects; none where they could not be counted.
+    pub large_objects: Option<u64>,
+    /// Tables of extensions whose rows are the database's own, as `schema.table`; nobody looked at them.
+    pub extension_tables: Vec<String>,
 }
 
 /// What is known of what goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loss {
     /// The live database was looked at.
-    Known(Lost),
+    Known(Box<Lost>),
     /// It could not be, for that reason.
     Unknown(String),
     /// There is no database of that name: nothing is replaced.
@@ -68,13 +76,15 @@ pub struct Lost {
     pub counted_at: Timestamp,
     /// Tables of both whose rows differ, or may: most rows first.
     pub tables: Vec<TableChange>,
-    /// Number of the other tables of both: as many rows, by an exact count, and no update that the counters know of.
-    pub tables_alike: usize,
+    /// Number of the other tables of both: as many rows, by an exact count, and no update that the counters saw. Which
+    /// proves nothing: rows were not compared.
+    pub tables_same_count: usize,
+    /// Those that are like that too, but were truncated or rewritten at some time, which counters do not see.
+    pub tables_rewritten: Vec<String>,
     /// When the counters began, as far as the role may know.
     pub counters_since: Option<Timestamp>,
-    /// Whether they were counting before the snapshot was taken: an upper bound then, else a lower one; none where
-    /// nobody knows, and they bound nothing.
-    pub counters_cover: Option<bool>,
+    /// Whether they began before the snapshot was taken; none where nobody knows.
+    pub counters_before_snapshot: Option<bool>,
     /// Tables that only the live database has, with their rows.
     pub tables_only_live: Vec<OnlyHere>,
     /// Columns that only the live database has, as `schema.table.column`.
@@ -83,6 +93,19 @@ pub struct Lost {
     pub tables_back: Vec<OnlyHere>,
     /// Columns that only the snapshot has, likewise.
     pub columns_back: Vec<String>,
+    /// Large objects.
+    pub large_objects: LargeObjects,
+    /// Tables whose rows nobody looked at: those of extensions.
+    pub not_looked_at: Vec<String>,
+}
+
+/// How many large objects there are; what is in them was not compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LargeObjects {
+    /// In the snapshot.
+    pub then: u64,
+    /// Now; none where nothing tells.
+    pub now: Option<u64>,
 }
 
 /// A table of both.
@@ -96,8 +119,10 @@ pub struct TableChange {
     pub rows_now: Option<u64>,
     /// Whether `rows_now` was counted.
     pub exact: bool,
-    /// Rows updated or deleted, by the counters.
+    /// Rows that the counters saw updated or deleted.
     pub changed: Option<u64>,
+    /// Whether it was truncated or rewritten at some time, which they do not see.
+    pub rewritten: bool,
 }
 
 impl TableChange {
@@ -137,9 +162,10 @@ impl Lost {
         let mut lost = Self {
             counted_at,
             tables: Vec::new(),
-            tables_alike: 0,
+            tables_same_count: 0,
+            tables_rewritten: Vec::new(),
             counters_since: live.counters_since,
-            counters_cover: match live.counters_since {
+            counters_before_snapshot: match live.counters_since {
                 Some(since) if since > taken_at => Some(false),
                 _ => live.counters_certain.then_some(true),
             },
@@ -147,6 +173,8 @@ impl Lost {
             columns_only_live: Vec::new(),
             tables_back: Vec::new(),
             columns_back: Vec::new(),
+            large_objects: LargeObjects { then: recorded.large_objects, now: live.large_objects },
+            not_looked_at: live.extension_tables.clone(),
         };
         for (name, table) in &now {
             match then.get(name) {
@@ -195,12 +223,15 @@ impl Lost {
             rows_now: table.rows,
             exact: table.exact,
             changed: table.changed,
+            rewritten: table.rewritten,
         };
         let same = change.exact && change.more() == Some(0) && rows_then.is_some();
-        if same && change.changed.unwrap_or(0) == 0 {
-            self.tables_alike += 1;
-        } else {
+        if !same || change.changed != Some(0) {
             self.tables.push(change);
+        } else if change.rewritten {
+            self.tables_rewritten.push(change.table);
+        } else {
+            self.tables_same_count += 1;
         }
     }
 
@@ -209,15 +240,6 @@ impl Lost {
         let both = self.tables.iter().filter_map(TableChange::more);
         let both = both.filter_map(|more| u64::try_from(more).ok());
         both.chain(self.tables_only_live.iter().filter_map(|table| table.rows)).sum()
-    }
-
-    /// A number of the counters, with what it bounds.
-    pub fn bounded(&self, number: &str) -> String {
-        match self.counters_cover {
-            Some(true) => format!("at most {number}"),
-            Some(false) => format!("at least {number}"),
-            None => format!("perhaps {number}"),
-        }
     }
 
     /// The whole in one line, for the audit trail: without names, since whoever reads the repository reads that.
@@ -229,7 +251,11 @@ impl Lost {
         }
         let changed: u64 = self.tables.iter().filter_map(|table| table.changed).sum();
         if changed > 0 {
-            said.push(format!("{} rows updated or deleted", self.bounded(&changed.to_string())));
+            said.push(format!("{changed} updates and deletions of rows seen"));
+        }
+        let LargeObjects { then, now } = self.large_objects;
+        if let Some(more) = now.and_then(|now| now.checked_sub(then)).filter(|more| *more > 0) {
+            said.push(format!("{more} large objects more"));
         }
         said.join("; ")
     }
@@ -305,6 +331,7 @@ mod tests {
             rows: Some(rows),
             exact: true,
             changed: Some(0),
+            rewritten: false,
         }
     }
 
@@ -314,7 +341,8 @@ mod tests {
 
     fn between(recorded: &Inventory, tables: Vec<LiveTable>, since: Option<i64>) -> Lost {
         let counters_since = since.map(at);
-        let live = Live { tables, counters_since, counters_certain: since.is_some() };
+        let counters_certain = since.is_some();
+        let live = Live { tables, counters_since, counters_certain, ..Live::default() };
         Lost::between(recorded, &live, at(0), at(60))
     }
 
@@ -333,7 +361,7 @@ mod tests {
         let lost = between(&recorded, live, None);
         let change = &lost.tables[0];
         assert_eq!((&*change.table, change.more()), ("public.orders", Some(12)));
-        assert_eq!((lost.tables.len(), lost.tables_alike, lost.rows_more()), (1, 1, 17));
+        assert_eq!((lost.tables.len(), lost.tables_same_count, lost.rows_more()), (1, 1, 17));
         assert_eq!(lost.columns_only_live, ["public.orders.\"Status\""]);
         assert_eq!(lost.columns_back, ["public.orders.note"]);
         assert_eq!(lost.tables_only_live[0].table, "public.audit");
@@ -352,16 +380,38 @@ mod tests {
         let recorded = recorded(&[("orders", &["id"], Some(500)), ("seen", &["id"], Some(1))]);
         let updated = LiveTable { changed: Some(3), ..table("orders", &["id"], 500) };
         let live = vec![updated, table("seen", &["id"], 1)];
-        for (since, cover, word) in [
-            (Some(-5), Some(true), "at most 3 rows"),
-            (Some(5), Some(false), "at least 3 rows"),
-            (None, None, "perhaps 3 rows"),
-        ] {
+        for (since, before) in [(Some(-5), Some(true)), (Some(5), Some(false)), (None, None)] {
             let lost = between(&recorded, live.clone(), since);
-            assert_eq!((lost.counters_cover, lost.tables_alike), (cover, 1));
+            assert_eq!((lost.counters_before_snapshot, lost.tables_same_count), (before, 1));
             assert_eq!((lost.tables[0].more(), lost.tables[0].changed), (Some(0), Some(3)));
-            assert!(lost.line().contains(word), "{}", lost.line());
+            // What was seen, and no bound of any kind.
+            let line = lost.line();
+            assert!(line.ends_with("; 3 updates and deletions of rows seen"), "{line}");
         }
+    }
+
+    #[test]
+    fn a_table_that_counters_cannot_have_followed_is_not_among_those_with_nothing_seen() {
+        let recorded = recorded(&[("orders", &["id"], Some(5)), ("uncounted", &["id"], Some(5))]);
+        let truncated = LiveTable { rewritten: true, ..table("orders", &["id"], 5) };
+        let uncounted = LiveTable { changed: None, ..table("uncounted", &["id"], 5) };
+        let lost = between(&recorded, vec![truncated, uncounted], Some(-5));
+        assert_eq!(
+            (lost.tables_same_count, &*lost.tables_rewritten),
+            (0, &["public.orders".to_owned()][..])
+        );
+        assert_eq!(lost.tables[0].table, "public.uncounted");
+    }
+
+    #[test]
+    fn large_objects_are_compared_by_number_and_tables_of_extensions_named() {
+        let recorded = Inventory { large_objects: 2, ..Inventory::empty() };
+        let extension_tables = vec!["public.spatial_ref_sys".to_owned()];
+        let live = Live { large_objects: Some(5), extension_tables, ..Live::default() };
+        let lost = Lost::between(&recorded, &live, at(0), at(60));
+        assert_eq!(lost.large_objects, LargeObjects { then: 2, now: Some(5) });
+        assert_eq!(lost.not_looked_at, ["public.spatial_ref_sys"]);
+        assert!(lost.line().ends_with("; 3 large objects more"), "{}", lost.line());
     }
 
     #[test]
@@ -369,7 +419,7 @@ mod tests {
         let recorded = recorded(&[("big", &["id"], Some(500)), ("left_out", &["id"], None)]);
         let estimated = LiveTable { exact: false, ..table("big", &["id"], 500) };
         let lost = between(&recorded, vec![estimated, table("left_out", &["id"], 0)], None);
-        assert_eq!((lost.tables.len(), lost.tables_alike), (2, 0));
+        assert_eq!((lost.tables.len(), lost.tables_same_count), (2, 0));
         let unknown = LiveTable { rows: None, exact: false, ..table("big", &["id"], 0) };
         let lost = between(&recorded, vec![table("left_out", &["id"], 9), unknown], None);
         assert_eq!((&*lost.tables[0].table, lost.tables[0].more()), ("public.big", None));
@@ -392,6 +442,6 @@ mod tests {
         let part = LiveTable { is_partition: true, ..table("log_1", &["id", "x"], 2) };
         let lost = between(&recorded, vec![parent, part], None);
         assert_eq!(lost.columns_only_live, ["public.log.x"]);
-        assert_eq!((lost.tables.len(), lost.tables_alike), (0, 1));
+        assert_eq!((lost.tables.len(), lost.tables_same_count), (0, 1));
     }
 }

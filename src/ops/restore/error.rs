@@ -178,6 +178,9 @@ pub enum RestoreError {
     /// The live database is another one than the plan saw.
     #[error("`{0}` was renamed, dropped or made anew meanwhile")]
     LiveChanged(String),
+    /// What was to keep others away while the copy was made.
+    #[error("the lock that kept other runs away from `{0}` was lost meanwhile")]
+    LockLost(String),
     /// The server was lost at the very commit.
     #[error(
         "the server was lost while `{database}` was being named, and what became of it is not known"
@@ -272,6 +275,7 @@ impl Failure for RestoreError {
             | Self::CommitUnknown { .. }
             | Self::Script { .. }
             | Self::LiveChanged(_)
+            | Self::LockLost(_)
             | Self::Unknown { .. } => FailureKind::Postgres,
             Self::RolledBack { cause, .. } => cause.kind(),
             Self::Checks { .. } => FailureKind::Damage,
@@ -365,6 +369,9 @@ impl Failure for RestoreError {
                 "ask in it: SELECT pg_xact_status('{transaction}'); it is as it was, or restored: never half"
             ),
             Self::LiveChanged(_) => "look at it, and run the restore again".to_owned(),
+            Self::LockLost(_) => {
+                "nothing was changed; somebody ended its session, or the server did: run it again".to_owned()
+            }
             Self::Unknown { kept_as: Some(kept_as), .. } => format!(
                 "when the server is back: where there is a database `{kept_as}`, the copy has taken its place; else nothing was changed"
             ),
@@ -398,7 +405,7 @@ fn grant(owners: &[String], role: &str) -> String {
 }
 
 /// A name as a shell takes it.
-fn shell(name: &str) -> String {
+pub fn shell(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     if name.bytes().all(plain) {
         return name.to_owned();

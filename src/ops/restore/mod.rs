@@ -25,10 +25,11 @@ mod swap;
 mod tests;
 
 pub use all::{Restored, all, plan_of_all};
-pub use error::RestoreError;
+pub use error::{RestoreError, shell};
 pub use export::{ExportFormat, ExportReport, Form, Output, export};
 pub use plan::{Consent, Destination, Naming, RestorePlan};
 
+use super::claim::Claim;
 use super::copy::{AfterLoad, OpenedBackup, dump_major, jobs};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::globals::MissingRoles;
@@ -123,7 +124,16 @@ pub async fn plan(
     let backup = OpenedBackup::open(restoring.repository, entry).await?;
     let consent = Consent { yes: true, ..options.consent };
     refuse_pooler(restoring.server).await?;
-    decide(restoring, &backup, &RestoreOptions { consent, ..options.clone() }).await
+    decide(restoring, &backup, &RestoreOptions { consent, ..options.clone() }, None).await
+}
+
+/// What was shown and agreed to, and what keeps others away from then on.
+#[derive(Debug, Clone, Copy)]
+pub struct Agreed<'a> {
+    /// The plan: what is live must still be what it was made for.
+    pub plan: &'a RestorePlan,
+    /// Must be held when names change hands.
+    pub claim: &'a Claim,
 }
 
 /// Restores `entry`.
@@ -132,12 +142,22 @@ pub async fn run(
     entry: &Entry,
     options: &RestoreOptions,
 ) -> Result<RestoreReport, RestoreError> {
+    run_agreed(restoring, entry, options, None).await
+}
+
+/// Restores `entry` as it was agreed to, or not at all.
+pub async fn run_agreed(
+    restoring: &Restoring<'_>,
+    entry: &Entry,
+    options: &RestoreOptions,
+    agreed: Option<Agreed<'_>>,
+) -> Result<RestoreReport, RestoreError> {
     let ambient = restoring.repository.ambient();
     let begun = ambient.monotonic();
     refuse_pooler(restoring.server).await?;
     sweep(restoring).await?;
     let backup = OpenedBackup::open(restoring.repository, entry).await?;
-    let plan = decide(restoring, &backup, options).await?;
+    let plan = decide(restoring, &backup, options, agreed).await?;
     for notice in &plan.notices {
         restoring.observer.finding(Severity::Notice, notice);
     }
@@ -147,7 +167,8 @@ pub async fn run(
     drop(session);
     let mut left_out = make_roles(restoring, &plan).await?;
 
-    let work = Work { restoring, backup: &backup, plan: &plan, programs: &programs };
+    let programs = &programs;
+    let work = Work { restoring, backup: &backup, plan: &plan, programs, agreed };
     let (proof, named) = match work.once().await {
         // A deadlock or an ended session is not the backup's fault. Only proving fails so: no name was touched.
         Err(RestoreError::Proof(error))
@@ -216,11 +237,16 @@ async fn decide(
     restoring: &Restoring<'_>,
     backup: &OpenedBackup<'_>,
     options: &RestoreOptions,
+    agreed: Option<Agreed<'_>>,
 ) -> Result<RestorePlan, RestoreError> {
     let manifest = &backup.entry.manifest;
     let wanted = options.destination.name.as_deref().unwrap_or(&manifest.database);
     let (session, _) = maintenance_session(restoring.server, Some(wanted)).await?;
     let mut target = survey::of(&session, restoring.server, wanted).await?;
+    let live = target.live.as_ref().map(|live| live.oid);
+    if agreed.is_some_and(|agreed| agreed.plan.live_oid() != live) {
+        return Err(RestoreError::LiveChanged(wanted.to_owned()));
+    }
     let source = source(restoring, backup, options, &mut target).await?;
     plan::decide(&source, &options.destination, options.consent, options.depth, &target)
 }
@@ -298,6 +324,7 @@ struct Work<'a> {
     backup: &'a OpenedBackup<'a>,
     plan: &'a RestorePlan,
     programs: &'a Programs,
+    agreed: Option<Agreed<'a>>,
 }
 
 /// What naming the copy came to.
@@ -386,6 +413,11 @@ impl Work<'_> {
         }
         restoring.observer.step("renaming", &plan.database);
         failpoint::hit("restore.before-rename");
+        if let Some(agreed) = self.agreed
+            && !agreed.claim.is_held().await
+        {
+            return Err(RestoreError::LockLost(plan.database.clone()));
+        }
         let named = self.name(scratch).await?;
         Ok((proof, named))
     }

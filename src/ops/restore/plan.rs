@@ -157,6 +157,10 @@ pub struct RestorePlan {
     pub archive_bytes: u64,
     /// What the operator should know.
     pub notices: Vec<String>,
+    /// Databases that earlier restores of this backup to this name have kept.
+    pub kept_before: Vec<String>,
+    /// A free name for the copy, should somebody want back what it replaced.
+    pub aside: String,
 }
 
 /// How the copy takes its name.
@@ -174,6 +178,14 @@ pub enum Naming {
 }
 
 impl RestorePlan {
+    /// The oid of the database that loses its name; none where the name is free.
+    pub const fn live_oid(&self) -> Option<u32> {
+        match self.naming {
+            Naming::Rename => None,
+            Naming::Swap { oid, .. } => Some(oid),
+        }
+    }
+
     /// The plan in words, one step a line.
     pub fn steps(&self) -> Vec<String> {
         let mebibytes = self.archive_bytes >> 20;
@@ -284,6 +296,8 @@ pub(super) fn decide(
         scripts: source.scripts.to_vec(),
         archive_bytes: source.archive_bytes,
         notices,
+        kept_before: kept_before(database, source.id, &target.databases),
+        aside: aside_name(database, &target.databases),
     })
 }
 
@@ -413,15 +427,41 @@ fn stays_behind(live: &Live) -> BTreeMap<&'static str, Vec<String>> {
 /// `<name>_before_<id>`, and `_2`, `_3`, … behind it where an earlier restore of that backup has kept one;
 /// the database's name is cut at a character where 63 bytes would not do.
 pub(super) fn kept_name(database: &str, id: &BackupId, taken: &BTreeSet<String>) -> String {
+    free_name(database, &format!("_before_{id}"), taken)
+}
+
+/// `<name>_rolled_back`, likewise.
+fn aside_name(database: &str, taken: &BTreeSet<String>) -> String {
+    free_name(database, "_rolled_back", taken)
+}
+
+fn free_name(database: &str, ending: &str, taken: &BTreeSet<String>) -> String {
     let name = |number: u32| {
         let again = if number == 1 { String::new() } else { format!("_{number}") };
-        let ending = format!("_before_{id}{again}");
-        let room = (NAME_BYTES_MAX - ending.len()).min(database.len());
-        let end = (0..=room).rev().find(|at| database.is_char_boundary(*at));
-        format!("{}{ending}", &database[..end.unwrap_or(0)])
+        cut(database, &format!("{ending}{again}"))
     };
     let numbers = 1..=u32::MAX;
     numbers.map(name).find(|name| !taken.contains(name)).expect("a server has fewer databases")
+}
+
+fn cut(database: &str, ending: &str) -> String {
+    let room = (NAME_BYTES_MAX - ending.len()).min(database.len());
+    let end = (0..=room).rev().find(|at| database.is_char_boundary(*at));
+    format!("{}{ending}", &database[..end.unwrap_or(0)])
+}
+
+/// The names of that kind that are taken, whichever of them were dropped in between.
+fn kept_before(database: &str, id: &BackupId, taken: &BTreeSet<String>) -> Vec<String> {
+    let ending = format!("_before_{id}");
+    let is_one = |name: &&String| {
+        name.rfind(&ending).is_some_and(|at| {
+            let number = &name[at + ending.len()..];
+            let is_number = number.strip_prefix('_').is_some_and(|n| n.parse::<u32>().is_ok());
+            (number.is_empty() || is_number)
+                && **name == cut(database, &format!("{ending}{number}"))
+        })
+    };
+    taken.iter().filter(is_one).cloned().collect()
 }
 
 #[cfg(test)]
@@ -527,6 +567,25 @@ mod tests {
         let again = plan(&REPLACE, YES, &[], &taken).expect("a plan");
         let kept_as = "shop_before_20261121T020000Z-5f3a9c21_2".to_owned();
         assert_eq!(again.naming, Naming::Swap { oid: 16_400, kept_as });
+    }
+
+    #[test]
+    fn what_earlier_restores_of_the_backup_kept_is_known_and_the_way_back_has_a_free_name() {
+        let id: BackupId = "20261121T020000Z-5f3a9c21".parse().expect("an id");
+        let mut with_live = target(Some(live()));
+        let before = |rest: &str| format!("shop_before_{id}{rest}");
+        for name in
+            [before("_2"), before("_x"), format!("x{}", before("")), "shop_rolled_back".into()]
+        {
+            with_live.databases.insert(name);
+        }
+        let again = plan(&REPLACE, YES, &[], &with_live).expect("a plan");
+        assert_eq!((again.kept_before, &*again.aside), (vec![before("_2")], "shop_rolled_back_2"));
+        let long = "ä".repeat(31);
+        let kept = kept_name(&long, &id, &BTreeSet::new());
+        assert_eq!(kept_before(&long, &id, &BTreeSet::from([kept.clone()])), [kept]);
+        let aside = aside_name(&long, &BTreeSet::new());
+        assert!(aside.len() <= NAME_BYTES_MAX && aside.ends_with("ä_rolled_back"), "{aside}");
     }
 
     #[test]

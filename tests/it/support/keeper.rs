@@ -134,16 +134,21 @@ impl Keeper {
 
     /// A directory of client programs whose `pg_dump` misbehaves: `body` runs with the real one in `$REAL`.
     pub(crate) fn programs_with_pg_dump(&self, server: &Server, body: &str) -> PathBuf {
+        self.programs_with("pg_dump", server, body)
+    }
+
+    /// The same of another program.
+    pub(crate) fn programs_with(&self, name: &str, server: &Server, body: &str) -> PathBuf {
         let directory = self.work().join("programs");
         std::fs::create_dir(&directory).expect("a directory");
         for entry in std::fs::read_dir(&server.bin).expect("programs").flatten() {
             let link = directory.join(entry.file_name());
             std::os::unix::fs::symlink(entry.path(), link).expect("a link");
         }
-        let program = directory.join("pg_dump");
+        let program = directory.join(name);
         std::fs::remove_file(&program).expect("the link");
         let script = format!(
-            "#!/bin/sh\nREAL={}/pg_dump\ncase $1 in --version|-V) exec $REAL --version ;; esac\n{body}\n",
+            "#!/bin/sh\nREAL={}/{name}\ncase $1 in --version|-V) exec $REAL --version ;; esac\n{body}\n",
             server.bin.display()
         );
         std::fs::write(&program, script).expect("a script");
