@@ -5,6 +5,7 @@
 //! failed, edited after it was applied, and pending. Files that cannot be read, or not all of them, make `pending`
 //! unknown, never none. What the tools say themselves is not asked: their `status` commands do not tell these apart.
 
+mod around;
 mod command;
 mod record;
 mod table;
@@ -277,12 +278,18 @@ impl State {
             pending_unknown: None,
             files: None,
         };
-        match (definition.files)(command, project) {
+        let elsewhere = || Err("its launcher works in another directory".to_owned());
+        let files =
+            if command.around.moved { elsewhere() } else { (definition.files)(command, project) };
+        match files {
             Ok(files) => state.compare(definition, rows, &files),
             Err(reason) => state.pending_unknown = Some(reason),
         }
         if command.tool != Some(tool) && state.pending_unknown.is_none() {
             state.pending_unknown = Some("the command does not say whose files it uses".to_owned());
+        }
+        if state.pending_unknown.is_none() {
+            state.pending_unknown = command.uncertain().map(str::to_owned);
         }
         state
     }

@@ -424,3 +424,41 @@ fn drizzle_is_pending_after_the_newest_time_of_its_journal() {
     let state = state("npx drizzle-kit migrate", &rows, &files);
     assert_eq!((state.pending, state.edited), (vec!["0001_b".to_owned()], vec!["100".to_owned()]));
 }
+
+#[test]
+fn the_database_of_a_command_is_named_by_its_words_and_launchers() {
+    let package =
+        r#"{"scripts": {"live": "DATABASE_URL=postgres://live/d prisma migrate deploy"}}"#;
+    let dotenv = "# a note\nexport DATABASE_URL=\"postgres://dotenv/d\"\n";
+    let project = Project::of(&[("package.json", package), (".env", dotenv)]);
+    for (line, addresses) in [
+        ("env -u A DATABASE_URL=postgres://b/d npx prisma migrate deploy", &["postgres://b/d"][..]),
+        ("npm run live", &["postgres://live/d"]),
+        ("goose -dir db postgres postgres://b/d up", &["postgres://b/d"]),
+        ("migrate -path db -database postgres://b/d up", &["postgres://b/d"]),
+        ("flyway -url=jdbc:postgresql://b/d?a=b migrate", &["postgresql://b/d?a=b"]),
+        ("sqlx migrate run --database-url postgres://b/d", &["postgres://b/d"]),
+        ("sqlx migrate run", &["postgres://dotenv/d"]),
+        ("atlas migrate apply --url postgres://b/d --dev-url postgres://c/d", &["postgres://b/d"]),
+        ("npx prisma migrate deploy", &[]),
+        // Whose address that is, nobody knows.
+        ("./copy postgres://b/d", &[]),
+    ] {
+        let command = Command::understand(&words(line), &project);
+        assert_eq!(command.addresses(&project), addresses, "{line}");
+        assert_eq!(command.uncertain(), None, "{line}");
+    }
+    let script = ["sh", "-c", "export DATABASE_URL=postgres://b/d; npx prisma migrate deploy"];
+    let command = Command::understand(&script.map(str::to_owned), &project);
+    assert_eq!(command.addresses(&project), ["postgres://b/d"]);
+    let files = [("prisma/schema.prisma", ""), ("prisma/migrations/1/migration.sql", "x")];
+    for line in [
+        "dotenv -e .env.production -- npx prisma migrate deploy",
+        "node --env-file=.env.live node_modules/.bin/prisma migrate deploy",
+    ] {
+        let state = state(line, &applied(&["1"]), &files);
+        let unknown = state.pending_unknown.as_deref();
+        assert_eq!(unknown, Some("its launcher may name another database"), "{line}");
+        assert!(!state.has_nothing_pending(), "{line}");
+    }
+}

@@ -21,6 +21,16 @@ pub enum MigrateError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// What would be saved is not what it works on.
+    #[error(
+        "the command works on {named}, and the snapshot would be of {guarded}: the command was not run"
+    )]
+    AnotherDatabase {
+        /// Which would be saved.
+        guarded: String,
+        /// Which it names.
+        named: String,
+    },
     /// It was there and could not be started.
     #[error("the command `{program}` cannot be started, and the database is as it was")]
     NotStarted {
@@ -105,6 +115,7 @@ impl Failure for MigrateError {
     fn kind(&self) -> FailureKind {
         match self {
             Self::CommandNotFound { .. } | Self::NotStarted { .. } => FailureKind::CommandNotFound,
+            Self::AnotherDatabase { .. } => FailureKind::Usage,
             Self::Busy { .. } => FailureKind::Busy,
             Self::ChecksFailed(_) => FailureKind::ChecksFailed,
             Self::Interrupted => FailureKind::Interrupted,
@@ -122,6 +133,11 @@ impl Failure for MigrateError {
         Some(match self {
             Self::CommandNotFound { .. } | Self::NotStarted { .. } => {
                 "the command stands behind `--`, as you would type it: `pgkeep migrate -- npx prisma migrate deploy`"
+                    .to_owned()
+            }
+            Self::AnotherDatabase { .. } => {
+                "have both name the same one: --database, PGKEEP_DATABASE_URL, or the command's own DATABASE_URL; \
+                 --elsewhere goes on all the same"
                     .to_owned()
             }
             Self::FailedBefore { tool, failed, .. } => tool.after_failure(failed),

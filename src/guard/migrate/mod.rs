@@ -80,6 +80,8 @@ pub struct MigrateOptions {
     pub if_pending: bool,
     /// Ask no address afterwards.
     pub no_health: bool,
+    /// Although the command names another database.
+    pub elsewhere: bool,
     /// Only where a rollback could run.
     pub require_rollback: bool,
     /// Prove the snapshot first.
