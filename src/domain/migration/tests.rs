@@ -179,6 +179,10 @@ fn commands_are_looked_through_to_the_tools_program() {
         "db:migrate": "dotenv -e .env -- prisma migrate deploy",
         "db:all": "prisma generate && prisma migrate deploy",
         "loop": "pnpm loop",
+        "live": "prisma migrate deploy",
+        "prelive": "psql -f before.sql",
+        "late": "prisma migrate deploy",
+        "postlate": "psql -f after.sql",
         "odd": "prisma migrate deploy --schema=$SCHEMA"
     }}"#;
     let project = Project::of(&[("package.json", package)]);
@@ -195,6 +199,13 @@ fn commands_are_looked_through_to_the_tools_program() {
         ("pnpm db:migrate", Some(Tool::Prisma), Action::Apply),
         ("npm run db:migrate -- --schema x", Some(Tool::Prisma), Action::Apply),
         ("yarn db:all", Some(Tool::Prisma), Action::Other),
+        ("npm run live", Some(Tool::Prisma), Action::Other),
+        ("yarn late", Some(Tool::Prisma), Action::Other),
+        ("npx prisma migrate dev", Some(Tool::Prisma), Action::Other),
+        ("npx prisma migrate deploy --help", Some(Tool::Prisma), Action::Other),
+        ("rails db:migrate VERSION=20240101000000", Some(Tool::Rails), Action::Other),
+        ("VERSION=0 rails db:migrate", Some(Tool::Rails), Action::Other),
+        ("env VERSION=0 bundle exec rails db:migrate", Some(Tool::Rails), Action::Other),
         ("pnpm loop", None, Action::Other),
         ("pnpm odd", None, Action::Other),
         ("pnpm --filter api db:migrate", None, Action::Other),

@@ -44,7 +44,8 @@ pub(super) const DEFINITION: Definition = Definition {
 fn action(arguments: &[String]) -> Action {
     let mut words = words(arguments);
     match (words.next(), words.next()) {
-        (Some("migrate"), Some("deploy" | "dev")) => Action::Apply,
+        // `migrate dev` may reset.
+        (Some("migrate"), Some("deploy")) => Action::Apply,
         (Some("migrate"), Some("resolve")) | (Some("db"), Some("execute")) => Action::Repair,
         _ => Action::Other,
     }
