@@ -100,6 +100,7 @@ async fn rows(session: &Session, tool: Tool, table: &Table) -> Result<Vec<Row>, 
             checksum: text(2)?,
             state: RowState::parse(&text(3)?.unwrap_or_default()),
             detail: text(4)?,
+            identity: if row.len() > 5 { text(5)? } else { None },
         });
     }
     Ok(rows)

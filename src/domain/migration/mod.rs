@@ -107,7 +107,8 @@ struct Definition {
     columns: &'static [(&'static str, &'static str)],
     /// Whether it has no others.
     exact: bool,
-    /// A query whose columns are those of [`Row`]: key, name, checksum, state, detail; all text, oldest first.
+    /// A query whose columns are those of [`Row`]: key, name, checksum, state, detail; all text, oldest first. Where a
+    /// row can tell of a failure there is its identity, too.
     rows: &'static str,
     /// The file names of its programs.
     programs: &'static [&'static str],
@@ -159,6 +160,8 @@ pub struct Row {
     pub state: RowState,
     /// What the row says besides.
     pub detail: Option<String>,
+    /// What tells it from a later row of the same name, where that is known.
+    pub identity: Option<String>,
 }
 
 /// Whether what a row tells of is in force.
@@ -224,6 +227,9 @@ pub struct Failed {
     /// What its row says besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What tells its row from one that a second failure leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<String>,
 }
 
 /// How a tool's history and its files stand to each other.
@@ -264,7 +270,11 @@ impl State {
         let definition = tool.definition();
         let of_state = |state| rows.iter().filter(move |row| row.state == state);
         let failed: BTreeSet<Failed> = of_state(RowState::Failed)
-            .map(|row| Failed { name: row.name.clone(), detail: row.detail.clone() })
+            .map(|row| Failed {
+                name: row.name.clone(),
+                detail: row.detail.clone(),
+                row: row.identity.clone(),
+            })
             .collect();
         let mut state = Self {
             tool,

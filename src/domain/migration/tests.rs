@@ -55,7 +55,14 @@ fn words(line: &str) -> Vec<String> {
 }
 
 fn row(key: &str, state: RowState) -> Row {
-    Row { key: key.to_owned(), name: key.to_owned(), checksum: None, state, detail: None }
+    Row {
+        key: key.to_owned(),
+        name: key.to_owned(),
+        checksum: None,
+        state,
+        detail: None,
+        identity: None,
+    }
 }
 
 fn applied(keys: &[&str]) -> Vec<Row> {

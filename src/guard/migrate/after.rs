@@ -4,7 +4,7 @@
 use super::error::MigrateError;
 use super::survey::{Planned, Survey};
 use super::{Guarding, MigrateOptions};
-use crate::domain::migration::{Command, Failed, MigrationRecord, State, Warning};
+use crate::domain::migration::{Action, Command, Failed, MigrationRecord, State, Warning};
 use crate::domain::verification::Check;
 use crate::guard::aftermath::{self, Flaws};
 use crate::guard::history;
@@ -134,7 +134,9 @@ fn failed_as_before(survey: &Survey, state: &State) -> Vec<Warning> {
 
 fn was_there(survey: &Survey, after: &State, failed: &Failed) -> bool {
     let same = |before: &&State| before.tool == after.tool && before.table == after.table;
-    survey.states.iter().filter(same).any(|before| before.failed.contains(failed))
+    // Without an identity it is as good as new, unless it was to be mended and is not yet.
+    let known = failed.row.is_some() || survey.understood.action == Action::Repair;
+    known && survey.states.iter().filter(same).any(|before| before.failed.contains(failed))
 }
 
 fn table(state: &State) -> &str {

@@ -29,7 +29,8 @@ pub(super) const DEFINITION: Definition = Definition {
            CASE WHEN version IS NOT NULL THEN checksum::text END, \
            CASE WHEN NOT success THEN 'failed' \
                 WHEN type = 'DELETE' OR type LIKE 'UNDO%' THEN 'rolled back' ELSE 'applied' END, \
-           CASE WHEN type = 'BASELINE' THEN 'baseline' WHEN version IS NULL THEN checksum::text END \
+           CASE WHEN type = 'BASELINE' THEN 'baseline' WHEN version IS NULL THEN checksum::text END, \
+           installed_rank::text \
            FROM {table} WHERE type <> 'SCHEMA' ORDER BY installed_rank",
     programs: &["flyway"],
     action,

@@ -23,6 +23,7 @@ pub(super) const DEFINITION: Definition = Definition {
         ("rolled_back_at", ""),
         ("applied_steps_count", ""),
         ("logs", ""),
+        ("id", ""),
     ],
     exact: false,
     rows: "SELECT migration_name::text, migration_name::text, checksum::text, \
@@ -30,7 +31,7 @@ pub(super) const DEFINITION: Definition = Definition {
                 WHEN finished_at IS NOT NULL THEN 'applied' ELSE 'failed' END, \
            CASE WHEN rolled_back_at IS NULL AND finished_at IS NULL THEN \
                 CASE WHEN logs IS NULL THEN 'it was cut short: all of it, or none, may be in force' \
-                     ELSE 'it ended in an error' END END \
+                     ELSE 'it ended in an error' END END, id::text \
            FROM {table} ORDER BY started_at, migration_name",
     programs: &["prisma"],
     action,
