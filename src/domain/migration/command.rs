@@ -78,8 +78,10 @@ impl Command {
             "up-to",
             "to-version",
         ];
+        let mut words = self.arguments.iter().skip_while(|word| *word != "upgrade").skip(1);
+        let revision = words.find(|word| !word.starts_with('-'));
         let alembic = self.tool == Some(Tool::Alembic)
-            && !self.arguments.iter().any(|word| matches!(word.as_str(), "head" | "heads"));
+            && revision.is_some_and(|word| !matches!(word.as_str(), "head" | "heads"));
         let partly = |word: &String| {
             let word = word.to_ascii_lowercase();
             let name = word.trim_start_matches('-');

@@ -310,7 +310,9 @@ impl State {
         self.pending_unknown = files.incomplete.map(str::to_owned);
         let applied = rows.iter().filter(|row| row.state == RowState::Applied);
         for row in applied {
-            match files.migrations.iter().find(|file| file.key == row.key) {
+            // Alembic's keys say what comes before, too.
+            let own = |file: &&FileMigration| file.key == row.key || file.name == row.key;
+            match files.migrations.iter().find(own) {
                 Some(file) => {
                     let both = row.checksum.as_ref().zip(file.checksum.as_ref());
                     if both.is_some_and(|(then, now)| then != now) {
@@ -322,6 +324,15 @@ impl State {
                 }
                 None => {}
             }
+        }
+        // Both may be signs of a place that is not the tool's.
+        if self.pending_unknown.is_none() {
+            self.pending_unknown = if files.migrations.is_empty() {
+                Some("no migration was found there".to_owned())
+            } else {
+                let gone = !self.without_file.is_empty();
+                gone.then(|| "some that are applied have no file there".to_owned())
+            };
         }
     }
 

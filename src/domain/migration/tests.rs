@@ -272,7 +272,9 @@ fn prismas_files_and_rows_are_held_against_each_other() {
     assert_eq!(state.edited, ["1_init"]);
     assert_eq!(state.without_file, ["0_gone"]);
     assert_eq!(state.failed.len(), 1);
-    assert_eq!((state.pending, state.pending_unknown), (vec!["3_last".to_owned()], None));
+    assert_eq!(state.pending, ["3_last"]);
+    // It may be another place than the tool's.
+    assert_eq!(state.pending_unknown.as_deref(), Some("some that are applied have no file there"));
     assert_eq!(state.files.as_deref(), Some("prisma/migrations"));
     assert!(Tool::Prisma.after_failure(&state.failed[0]).contains("--rolled-back 2_more"));
 }
@@ -424,6 +426,7 @@ fn alembic_is_pending_from_its_heads_on() {
     assert_eq!(pending(&["b"]), "c d e");
     assert_eq!(pending(&["b", "c"]), "d e");
     assert_eq!(pending(&["e"]), "");
+    assert!(state("alembic upgrade head", &applied(&["e"]), &files).has_nothing_pending());
 }
 
 #[test]
@@ -479,4 +482,82 @@ fn the_database_of_a_command_is_named_by_its_words_and_launchers() {
         assert_eq!(unknown, Some("its launcher may name another database"), "{line}");
         assert!(!state.has_nothing_pending(), "{line}");
     }
+}
+
+#[test]
+fn files_that_may_lie_elsewhere_are_never_nothing_pending() {
+    let prisma = |config: &str| {
+        let files = [
+            ("prisma.config.ts", config),
+            ("prisma/schema.prisma", ""),
+            ("prisma/migrations/1/migration.sql", "x"),
+            ("sql/migration.sql", ""),
+            ("other/migrations/9/migration.sql", "x"),
+        ];
+        let state = state("npx prisma migrate deploy", &applied(&["1"]), &files);
+        (state.files.unwrap_or_default(), state.pending_unknown)
+    };
+    let usual = ("prisma/migrations".to_owned(), None);
+    for plain in [
+        "export default { migrations: { seed: 'tsx seed.ts' }, typedSql: { path: 'sql' } }",
+        "export default {\n  // schema: computed(),\n  schema: 'prisma/schema.prisma'\n}",
+        "const f = (...a) => a; export default { migrations: { path: \"prisma/migrations\" } }",
+    ] {
+        assert_eq!(prisma(plain), usual, "{plain}");
+    }
+    let unsure = Some("`prisma.config.ts` does not say plainly where they are".to_owned());
+    for computed in [
+        "export default { schema: path.join('prisma', 'schema.prisma') }",
+        "export default { schema: process.env.S }",
+        "export default { schema: 'a' + b }",
+        "export default { schema: `${root}/schema.prisma` }",
+        "export default { migrations: { path: where('sql') } }",
+        "export default { migrations }",
+        "export default { ...base, schema: 'prisma/schema.prisma' }",
+    ] {
+        assert_eq!(prisma(computed).1, unsure, "{computed}");
+    }
+    // None found, or some that are gone.
+    let elsewhere = "export default { migrations: { path: 'sql' } }";
+    assert_eq!(prisma(elsewhere).1.as_deref(), Some("no migration was found there"));
+    let gone = "export default { migrations: { path: 'other/migrations' } }";
+    assert_eq!(prisma(gone).1.as_deref(), Some("some that are applied have no file there"));
+
+    let knex = |config: &str| {
+        let files = [("knexfile.js", config), ("a/1.js", ""), ("migrations/1.js", "")];
+        state("npx knex migrate:latest", &applied(&["1.js"]), &files).has_nothing_pending()
+    };
+    let one = "client: 'pg', migrations: { directory: './a' }";
+    assert!(knex(&format!("module.exports = {{ {one} }}")));
+    assert!(knex("module.exports = { client: 'pg', migrations: { directory: 'migrations' } }"));
+    assert!(knex(&format!(
+        "module.exports = {{ development: {{ {one} }}, production: {{ {one} }} }}"
+    )));
+    for other in ["client: 'pg'", "client: 'pg', migrations: { directory: './b' }", "...base"] {
+        let config =
+            format!("module.exports = {{ development: {{ {one} }}, production: {{ {other} }} }}");
+        assert!(!knex(&config), "{config}");
+    }
+
+    let package = r#"{"scripts": {"db": "prisma migrate deploy"}}"#;
+    let files = [
+        ("package.json", package),
+        ("flyway.toml", ""),
+        ("prisma/migrations/1/migration.sql", "x"),
+        ("sql/V1__a.sql", "x"),
+    ];
+    for line in [
+        "npm run db --workspace=api",
+        "npm run db --prefix api",
+        "pnpm db -C api",
+        "npm exec --workspace=api -- prisma migrate deploy",
+        "uv run --directory=api prisma migrate deploy",
+        "env -C api npx prisma migrate deploy",
+        "flyway migrate",
+        "flyway -configFiles=a.conf migrate",
+        "flyway -workingDirectory=api -locations=filesystem:sql migrate",
+    ] {
+        assert!(!state(line, &applied(&["1"]), &files).has_nothing_pending(), "{line}");
+    }
+    assert!(state("npm run db", &applied(&["1"]), &files).has_nothing_pending());
 }
