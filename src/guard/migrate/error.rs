@@ -72,6 +72,12 @@ pub enum MigrateError {
         /// For so long.
         waited: u64,
     },
+    /// Others are kept away no more.
+    #[error("the lock on database `{0}` was lost, and the command was not run")]
+    LockLost(String),
+    /// The plan was another.
+    #[error("database `{0}` holds something by now, and the command was not run")]
+    NoLongerEmpty(String),
     /// The snapshot could not be looked up.
     #[error("the snapshot cannot be found again, and the command was not run")]
     Inspect(#[from] InspectError),
@@ -150,6 +156,10 @@ impl Failure for MigrateError {
                 "a snapshot or another guarded migration: `pgkeep log` shows those that ended; --wait waits longer"
                     .to_owned()
             }
+            Self::LockLost(_) => {
+                "the server ended the session that held it: run it again".to_owned()
+            }
+            Self::NoLongerEmpty(_) => "run it again, for a snapshot of that".to_owned(),
             Self::NotProved(_) => {
                 "`pgkeep show` has the verification; find out why before you migrate".to_owned()
             }

@@ -148,7 +148,7 @@ fn meant(
         Meant::Same(schema) => return Ok(schema),
         Meant::Uncertain => command.doubt("the address that the command has cannot be compared"),
         Meant::Another(_) if options.elsewhere => {
-            command.doubt("the command names another database")
+            command.doubt("the command names another database");
         }
         Meant::Another(named) => {
             let guarded = target::place(&connection);
@@ -215,7 +215,37 @@ async fn attempt(guarding: &Guarding<'_>) -> Result<Option<Held>, MigrateError> 
                 _ => Ok(None),
             }
         }
-        // Such a role can make no database either, so the command will say what is wrong.
-        Err(_) => Ok(Some(Held::Nothing)),
+        Err(error) if is_no_place(&error) => {
+            let told = format!("nobody else is kept away from `{database}`: {error}");
+            observer.finding(Severity::Notice, &told);
+            Ok(Some(Held::Nothing))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether this role has no database to meet others in. It can make none either, so that the command will say so.
+fn is_no_place(error: &PostgresError) -> bool {
+    matches!(
+        error,
+        PostgresError::DatabaseMissing { .. }
+            | PostgresError::NotAdmitted { .. }
+            | PostgresError::PermissionDenied { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_database_that_is_closed_to_us_is_no_place_to_meet() {
+        let address = || "h:5432".to_owned();
+        let database = "postgres".to_owned();
+        assert!(is_no_place(&PostgresError::DatabaseMissing { address: address(), database }));
+        let message = "FATAL".to_owned();
+        assert!(!is_no_place(&PostgresError::TooManyConnections { address: address(), message }));
+        let waited = Duration::from_secs(1);
+        assert!(!is_no_place(&PostgresError::TimedOut { address: address(), waited }));
     }
 }
