@@ -66,9 +66,12 @@ fn replicas_that_start_at_once_on_a_database_that_is_not_there_go_one_by_one() {
     let database = server.database("replicas");
     database.drop_now();
     let keeper = Keeper::initialised(&database.url());
+    // Two at once would meet in `busy`.
     let script = format!(
-        "psql -q -v ON_ERROR_STOP=1 '{}' -c 'CREATE DATABASE {}' 2>/dev/null || psql -q \"$URL\" -c 'SELECT 1' >/dev/null; \
-         psql -q -v ON_ERROR_STOP=1 \"$URL\" -c 'CREATE TABLE IF NOT EXISTS t (id int)' -c 'INSERT INTO t VALUES (1)'",
+        "mkdir busy || exit 99; \
+         psql -q -v ON_ERROR_STOP=1 '{}' -c 'CREATE DATABASE {}' 2>/dev/null || psql -q \"$URL\" -c 'SELECT 1' >/dev/null; \
+         psql -q -v ON_ERROR_STOP=1 \"$URL\" -c 'CREATE TABLE IF NOT EXISTS t (id int)' -c 'INSERT INTO t VALUES (1)' || exit 98; \
+         sleep 2; rmdir busy",
         server.url("postgres"),
         quoted(&database.name)
     );
@@ -78,6 +81,8 @@ fn replicas_that_start_at_once_on_a_database_that_is_not_there_go_one_by_one() {
         output.expect_code(0);
     }
     assert_eq!(database.psql("SELECT count(*) FROM t"), "3");
+    // The first had nothing to lose, and only the first.
+    assert_eq!(keeper.listed().len(), 2);
 }
 
 #[test]
