@@ -160,8 +160,8 @@ pub(super) struct Log {
 /// DIRECT_URL and DATABASE_URL, name another database than the one that is saved is refused (exit 2). Where there is no database yet, or
 /// no table in it, there is nothing to lose, and the command runs at once.
 ///
-/// After it: failed rows, the assertions and the health addresses of the configuration (exit 11 where the command itself
-/// succeeded); invalid indexes, constraints that are NOT VALID and objects that the next backup may not read are
+/// After it: whether anything arrived, failed rows, the assertions and the health addresses of the configuration (exit 11
+/// where the command itself succeeded); invalid indexes, constraints that are NOT VALID and objects that the next backup may not read are
 /// warnings, with the statement that mends them. A migration that failed before stops only the tool's own command that
 /// applies; what repairs it is let through.
 ///
