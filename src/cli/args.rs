@@ -156,11 +156,12 @@ pub(super) struct Log {
 /// dump of that database that is still running, is waited for; the migration tool is told from its table and the command
 /// (Prisma, Flyway, Liquibase, Django, Rails, Alembic, sqlx, Diesel, goose, Knex, TypeORM, Sequelize, Drizzle,
 /// golang-migrate, node-pg-migrate, refinery, Atlas), and what is applied, failed, edited since and pending is shown;
-/// a snapshot is taken and committed. If that fails the command is not run (exit 10). Where there is no database yet, or
+/// a snapshot is taken and committed. If that fails the command is not run (exit 10). A command whose words, or whose
+/// DIRECT_URL and DATABASE_URL, name another database than the one that is saved is refused (exit 2). Where there is no database yet, or
 /// no table in it, there is nothing to lose, and the command runs at once.
 ///
-/// After it: failed rows, the assertions and the health addresses of the configuration (exit 11 where the command itself
-/// succeeded); invalid indexes, constraints that are NOT VALID and objects that the next backup may not read are
+/// After it: whether anything arrived, failed rows, the assertions and the health addresses of the configuration (exit 11
+/// where the command itself succeeded); invalid indexes, constraints that are NOT VALID and objects that the next backup may not read are
 /// warnings, with the statement that mends them. A migration that failed before stops only the tool's own command that
 /// applies; what repairs it is let through.
 ///
@@ -194,6 +195,9 @@ pub(super) struct Migrate {
     /// Remember this with the snapshot; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub(super) labels: Vec<(String, String)>,
+    /// Go on although COMMAND, DIRECT_URL or DATABASE_URL names another database than the one that is saved
+    #[arg(long)]
+    pub(super) elsewhere: bool,
     /// Do not run it unless a rollback could run from here: the identity is here, and the role may
     #[arg(long)]
     pub(super) require_rollback: bool,

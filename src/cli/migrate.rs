@@ -203,6 +203,7 @@ fn options(context: &Context, args: &Migrate) -> MigrateOptions {
         wait: args.wait,
         if_pending: args.if_pending,
         no_health: args.no_health,
+        elsewhere: args.elsewhere,
         require_rollback: args.require_rollback,
         verify: args.verify,
         stdout_to_stderr: context.output.json,

@@ -35,6 +35,9 @@ const SOMETHING: &str = "
                                      AND d.objid = c.oid AND d.deptype = 'e'))
         OR EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)";
 
+/// Where Prisma works when its URL names no schema.
+const PRISMAS_SCHEMA: &str = "public";
+
 /// Whether there is anything in the database that a migration could lose.
 pub(super) async fn holds_something(session: &Session) -> Result<bool, PostgresError> {
     let row = session.client().query_one(SOMETHING, &[]).await?;
@@ -43,7 +46,7 @@ pub(super) async fn holds_something(session: &Session) -> Result<bool, PostgresE
 
 /// The histories that matter to a command: those of its own tool, else of every tool that has one here.
 ///
-/// `schema` is Prisma's parameter of the URL: its table is there, where several schemas have one.
+/// `schema` is Prisma's parameter of the URL: its table is there, and others are other applications'.
 pub(super) async fn states(
     session: &Session,
     command: &Command,
@@ -55,11 +58,13 @@ pub(super) async fn states(
     if let Some(tool) = command.tool {
         tables.retain(|(own, _)| *own == tool);
     }
-    let in_schema = |(tool, table): &(Tool, Table)| {
-        *tool == Tool::Prisma && schema == Some(table.schema.as_str())
-    };
-    if tables.iter().any(in_schema) {
-        tables.retain(|one| one.0 != Tool::Prisma || in_schema(one));
+    let schema = schema.unwrap_or(PRISMAS_SCHEMA);
+    let in_schema = |(tool, table): &(Tool, Table)| *tool == Tool::Prisma && table.schema == schema;
+    let mut elsewhere = None;
+    // Of a command that nobody knows, all that may be its are shown.
+    if command.tool == Some(Tool::Prisma) || tables.iter().any(in_schema) {
+        let others = tables.extract_if(.., |one| one.0 == Tool::Prisma && !in_schema(one));
+        elsewhere = others.map(|(_, table)| table.schema).last();
     }
     let mut states = Vec::new();
     for (tool, table) in &tables {
@@ -70,7 +75,15 @@ pub(super) async fn states(
     session.batch("COMMIT").await?;
     // The tool has not been at work here yet.
     if let (true, Some(tool)) = (states.is_empty(), command.tool) {
-        states.push(State::of(tool, None, &[], command, project));
+        let mut state = State::of(tool, None, &[], command, project);
+        if state.pending_unknown.is_none()
+            && let Some(other) = elsewhere
+        {
+            let told =
+                format!("there is a table of its in schema `{other}`, and none in `{schema}`");
+            state.pending_unknown = Some(told);
+        }
+        states.push(state);
     }
     Ok(states)
 }
@@ -100,6 +113,7 @@ async fn rows(session: &Session, tool: Tool, table: &Table) -> Result<Vec<Row>, 
             checksum: text(2)?,
             state: RowState::parse(&text(3)?.unwrap_or_default()),
             detail: text(4)?,
+            identity: if row.len() > 5 { text(5)? } else { None },
         });
     }
     Ok(rows)

@@ -12,6 +12,7 @@ pub mod migrate;
 mod program;
 mod project;
 pub mod rollback;
+mod target;
 
 pub use health::HealthChecks;
 pub use program::{Relay, is_ignored};

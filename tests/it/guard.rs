@@ -4,6 +4,7 @@
 mod after;
 mod others;
 mod prisma;
+mod target;
 mod tools;
 
 use serde_json::Value;

@@ -5,6 +5,7 @@
 //! failed, edited after it was applied, and pending. Files that cannot be read, or not all of them, make `pending`
 //! unknown, never none. What the tools say themselves is not asked: their `status` commands do not tell these apart.
 
+mod around;
 mod command;
 mod record;
 mod table;
@@ -106,7 +107,8 @@ struct Definition {
     columns: &'static [(&'static str, &'static str)],
     /// Whether it has no others.
     exact: bool,
-    /// A query whose columns are those of [`Row`]: key, name, checksum, state, detail; all text, oldest first.
+    /// A query whose columns are those of [`Row`]: key, name, checksum, state, detail; all text, oldest first. Where a
+    /// row can tell of a failure there is its identity, too.
     rows: &'static str,
     /// The file names of its programs.
     programs: &'static [&'static str],
@@ -158,6 +160,8 @@ pub struct Row {
     pub state: RowState,
     /// What the row says besides.
     pub detail: Option<String>,
+    /// What tells it from a later row of the same name, where that is known.
+    pub identity: Option<String>,
 }
 
 /// Whether what a row tells of is in force.
@@ -223,6 +227,9 @@ pub struct Failed {
     /// What its row says besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What tells its row from one that a second failure leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<String>,
 }
 
 /// How a tool's history and its files stand to each other.
@@ -263,7 +270,11 @@ impl State {
         let definition = tool.definition();
         let of_state = |state| rows.iter().filter(move |row| row.state == state);
         let failed: BTreeSet<Failed> = of_state(RowState::Failed)
-            .map(|row| Failed { name: row.name.clone(), detail: row.detail.clone() })
+            .map(|row| Failed {
+                name: row.name.clone(),
+                detail: row.detail.clone(),
+                row: row.identity.clone(),
+            })
             .collect();
         let mut state = Self {
             tool,
@@ -277,12 +288,18 @@ impl State {
             pending_unknown: None,
             files: None,
         };
-        match (definition.files)(command, project) {
+        let elsewhere = || Err("its launcher works in another directory".to_owned());
+        let files =
+            if command.around.moved { elsewhere() } else { (definition.files)(command, project) };
+        match files {
             Ok(files) => state.compare(definition, rows, &files),
             Err(reason) => state.pending_unknown = Some(reason),
         }
         if command.tool != Some(tool) && state.pending_unknown.is_none() {
             state.pending_unknown = Some("the command does not say whose files it uses".to_owned());
+        }
+        if state.pending_unknown.is_none() {
+            state.pending_unknown = command.uncertain().map(str::to_owned);
         }
         state
     }
@@ -293,7 +310,9 @@ impl State {
         self.pending_unknown = files.incomplete.map(str::to_owned);
         let applied = rows.iter().filter(|row| row.state == RowState::Applied);
         for row in applied {
-            match files.migrations.iter().find(|file| file.key == row.key) {
+            // Alembic's keys say what comes before, too.
+            let own = |file: &&FileMigration| file.key == row.key || file.name == row.key;
+            match files.migrations.iter().find(own) {
                 Some(file) => {
                     let both = row.checksum.as_ref().zip(file.checksum.as_ref());
                     if both.is_some_and(|(then, now)| then != now) {
@@ -305,6 +324,15 @@ impl State {
                 }
                 None => {}
             }
+        }
+        // Both may be signs of a place that is not the tool's.
+        if self.pending_unknown.is_none() {
+            self.pending_unknown = if files.migrations.is_empty() {
+                Some("no migration was found there".to_owned())
+            } else {
+                let gone = !self.without_file.is_empty();
+                gone.then(|| "some that are applied have no file there".to_owned())
+            };
         }
     }
 

@@ -55,7 +55,14 @@ fn words(line: &str) -> Vec<String> {
 }
 
 fn row(key: &str, state: RowState) -> Row {
-    Row { key: key.to_owned(), name: key.to_owned(), checksum: None, state, detail: None }
+    Row {
+        key: key.to_owned(),
+        name: key.to_owned(),
+        checksum: None,
+        state,
+        detail: None,
+        identity: None,
+    }
 }
 
 fn applied(keys: &[&str]) -> Vec<Row> {
@@ -179,6 +186,10 @@ fn commands_are_looked_through_to_the_tools_program() {
         "db:migrate": "dotenv -e .env -- prisma migrate deploy",
         "db:all": "prisma generate && prisma migrate deploy",
         "loop": "pnpm loop",
+        "live": "prisma migrate deploy",
+        "prelive": "psql -f before.sql",
+        "late": "prisma migrate deploy",
+        "postlate": "psql -f after.sql",
         "odd": "prisma migrate deploy --schema=$SCHEMA"
     }}"#;
     let project = Project::of(&[("package.json", package)]);
@@ -195,6 +206,13 @@ fn commands_are_looked_through_to_the_tools_program() {
         ("pnpm db:migrate", Some(Tool::Prisma), Action::Apply),
         ("npm run db:migrate -- --schema x", Some(Tool::Prisma), Action::Apply),
         ("yarn db:all", Some(Tool::Prisma), Action::Other),
+        ("npm run live", Some(Tool::Prisma), Action::Other),
+        ("yarn late", Some(Tool::Prisma), Action::Other),
+        ("npx prisma migrate dev", Some(Tool::Prisma), Action::Other),
+        ("npx prisma migrate deploy --help", Some(Tool::Prisma), Action::Other),
+        ("rails db:migrate VERSION=20240101000000", Some(Tool::Rails), Action::Other),
+        ("VERSION=0 rails db:migrate", Some(Tool::Rails), Action::Other),
+        ("env VERSION=0 bundle exec rails db:migrate", Some(Tool::Rails), Action::Other),
         ("pnpm loop", None, Action::Other),
         ("pnpm odd", None, Action::Other),
         ("pnpm --filter api db:migrate", None, Action::Other),
@@ -254,7 +272,9 @@ fn prismas_files_and_rows_are_held_against_each_other() {
     assert_eq!(state.edited, ["1_init"]);
     assert_eq!(state.without_file, ["0_gone"]);
     assert_eq!(state.failed.len(), 1);
-    assert_eq!((state.pending, state.pending_unknown), (vec!["3_last".to_owned()], None));
+    assert_eq!(state.pending, ["3_last"]);
+    // It may be another place than the tool's.
+    assert_eq!(state.pending_unknown.as_deref(), Some("some that are applied have no file there"));
     assert_eq!(state.files.as_deref(), Some("prisma/migrations"));
     assert!(Tool::Prisma.after_failure(&state.failed[0]).contains("--rolled-back 2_more"));
 }
@@ -406,6 +426,7 @@ fn alembic_is_pending_from_its_heads_on() {
     assert_eq!(pending(&["b"]), "c d e");
     assert_eq!(pending(&["b", "c"]), "d e");
     assert_eq!(pending(&["e"]), "");
+    assert!(state("alembic upgrade head", &applied(&["e"]), &files).has_nothing_pending());
 }
 
 #[test]
@@ -423,4 +444,120 @@ fn drizzle_is_pending_after_the_newest_time_of_its_journal() {
     let rows = [Row { checksum: Some("changed".to_owned()), ..row("100", RowState::Applied) }];
     let state = state("npx drizzle-kit migrate", &rows, &files);
     assert_eq!((state.pending, state.edited), (vec!["0001_b".to_owned()], vec!["100".to_owned()]));
+}
+
+#[test]
+fn the_database_of_a_command_is_named_by_its_words_and_launchers() {
+    let package =
+        r#"{"scripts": {"live": "DATABASE_URL=postgres://live/d prisma migrate deploy"}}"#;
+    let dotenv = "# a note\nexport DATABASE_URL=\"postgres://dotenv/d\"\n";
+    let project = Project::of(&[("package.json", package), (".env", dotenv)]);
+    for (line, addresses) in [
+        ("env -u A DATABASE_URL=postgres://b/d npx prisma migrate deploy", &["postgres://b/d"][..]),
+        ("npm run live", &["postgres://live/d"]),
+        ("goose -dir db postgres postgres://b/d up", &["postgres://b/d"]),
+        ("migrate -path db -database postgres://b/d up", &["postgres://b/d"]),
+        ("flyway -url=jdbc:postgresql://b/d?a=b migrate", &["postgresql://b/d?a=b"]),
+        ("sqlx migrate run --database-url postgres://b/d", &["postgres://b/d"]),
+        ("sqlx migrate run", &["postgres://dotenv/d"]),
+        ("atlas migrate apply --url postgres://b/d --dev-url postgres://c/d", &["postgres://b/d"]),
+        ("npx prisma migrate deploy", &[]),
+        // Whose address that is, nobody knows.
+        ("./copy postgres://b/d", &[]),
+    ] {
+        let command = Command::understand(&words(line), &project);
+        assert_eq!(command.addresses(&project), addresses, "{line}");
+        assert_eq!(command.uncertain(), None, "{line}");
+    }
+    let script = ["sh", "-c", "export DATABASE_URL=postgres://b/d; npx prisma migrate deploy"];
+    let command = Command::understand(&script.map(str::to_owned), &project);
+    assert_eq!(command.addresses(&project), ["postgres://b/d"]);
+    let files = [("prisma/schema.prisma", ""), ("prisma/migrations/1/migration.sql", "x")];
+    for line in [
+        "dotenv -e .env.production -- npx prisma migrate deploy",
+        "node --env-file=.env.live node_modules/.bin/prisma migrate deploy",
+    ] {
+        let state = state(line, &applied(&["1"]), &files);
+        let unknown = state.pending_unknown.as_deref();
+        assert_eq!(unknown, Some("its launcher may name another database"), "{line}");
+        assert!(!state.has_nothing_pending(), "{line}");
+    }
+}
+
+#[test]
+fn files_that_may_lie_elsewhere_are_never_nothing_pending() {
+    let prisma = |config: &str| {
+        let files = [
+            ("prisma.config.ts", config),
+            ("prisma/schema.prisma", ""),
+            ("prisma/migrations/1/migration.sql", "x"),
+            ("sql/migration.sql", ""),
+            ("other/migrations/9/migration.sql", "x"),
+        ];
+        let state = state("npx prisma migrate deploy", &applied(&["1"]), &files);
+        (state.files.unwrap_or_default(), state.pending_unknown)
+    };
+    let usual = ("prisma/migrations".to_owned(), None);
+    for plain in [
+        "export default { migrations: { seed: 'tsx seed.ts' }, typedSql: { path: 'sql' } }",
+        "export default {\n  // schema: computed(),\n  schema: 'prisma/schema.prisma'\n}",
+        "const f = (...a) => a; export default { migrations: { path: \"prisma/migrations\" } }",
+    ] {
+        assert_eq!(prisma(plain), usual, "{plain}");
+    }
+    let unsure = Some("`prisma.config.ts` does not say plainly where they are".to_owned());
+    for computed in [
+        "export default { schema: path.join('prisma', 'schema.prisma') }",
+        "export default { schema: process.env.S }",
+        "export default { schema: 'a' + b }",
+        "export default { schema: `${root}/schema.prisma` }",
+        "export default { migrations: { path: where('sql') } }",
+        "export default { migrations }",
+        "export default { ...base, schema: 'prisma/schema.prisma' }",
+    ] {
+        assert_eq!(prisma(computed).1, unsure, "{computed}");
+    }
+    // None found, or some that are gone.
+    let elsewhere = "export default { migrations: { path: 'sql' } }";
+    assert_eq!(prisma(elsewhere).1.as_deref(), Some("no migration was found there"));
+    let gone = "export default { migrations: { path: 'other/migrations' } }";
+    assert_eq!(prisma(gone).1.as_deref(), Some("some that are applied have no file there"));
+
+    let knex = |config: &str| {
+        let files = [("knexfile.js", config), ("a/1.js", ""), ("migrations/1.js", "")];
+        state("npx knex migrate:latest", &applied(&["1.js"]), &files).has_nothing_pending()
+    };
+    let one = "client: 'pg', migrations: { directory: './a' }";
+    assert!(knex(&format!("module.exports = {{ {one} }}")));
+    assert!(knex("module.exports = { client: 'pg', migrations: { directory: 'migrations' } }"));
+    assert!(knex(&format!(
+        "module.exports = {{ development: {{ {one} }}, production: {{ {one} }} }}"
+    )));
+    for other in ["client: 'pg'", "client: 'pg', migrations: { directory: './b' }", "...base"] {
+        let config =
+            format!("module.exports = {{ development: {{ {one} }}, production: {{ {other} }} }}");
+        assert!(!knex(&config), "{config}");
+    }
+
+    let package = r#"{"scripts": {"db": "prisma migrate deploy"}}"#;
+    let files = [
+        ("package.json", package),
+        ("flyway.toml", ""),
+        ("prisma/migrations/1/migration.sql", "x"),
+        ("sql/V1__a.sql", "x"),
+    ];
+    for line in [
+        "npm run db --workspace=api",
+        "npm run db --prefix api",
+        "pnpm db -C api",
+        "npm exec --workspace=api -- prisma migrate deploy",
+        "uv run --directory=api prisma migrate deploy",
+        "env -C api npx prisma migrate deploy",
+        "flyway migrate",
+        "flyway -configFiles=a.conf migrate",
+        "flyway -workingDirectory=api -locations=filesystem:sql migrate",
+    ] {
+        assert!(!state(line, &applied(&["1"]), &files).has_nothing_pending(), "{line}");
+    }
+    assert!(state("npm run db", &applied(&["1"]), &files).has_nothing_pending());
 }

@@ -21,6 +21,16 @@ pub enum MigrateError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// What would be saved is not what it works on.
+    #[error(
+        "the command works on {named}, and the snapshot would be of {guarded}: the command was not run"
+    )]
+    AnotherDatabase {
+        /// Which would be saved.
+        guarded: String,
+        /// Which it names.
+        named: String,
+    },
     /// It was there and could not be started.
     #[error("the command `{program}` cannot be started, and the database is as it was")]
     NotStarted {
@@ -62,6 +72,12 @@ pub enum MigrateError {
         /// For so long.
         waited: u64,
     },
+    /// Others are kept away no more.
+    #[error("the lock on database `{0}` was lost, and the command was not run")]
+    LockLost(String),
+    /// The plan was another.
+    #[error("database `{0}` holds something by now, and the command was not run")]
+    NoLongerEmpty(String),
     /// The snapshot could not be looked up.
     #[error("the snapshot cannot be found again, and the command was not run")]
     Inspect(#[from] InspectError),
@@ -105,6 +121,7 @@ impl Failure for MigrateError {
     fn kind(&self) -> FailureKind {
         match self {
             Self::CommandNotFound { .. } | Self::NotStarted { .. } => FailureKind::CommandNotFound,
+            Self::AnotherDatabase { .. } => FailureKind::Usage,
             Self::Busy { .. } => FailureKind::Busy,
             Self::ChecksFailed(_) => FailureKind::ChecksFailed,
             Self::Interrupted => FailureKind::Interrupted,
@@ -124,6 +141,11 @@ impl Failure for MigrateError {
                 "the command stands behind `--`, as you would type it: `pgkeep migrate -- npx prisma migrate deploy`"
                     .to_owned()
             }
+            Self::AnotherDatabase { .. } => {
+                "have both name the same one: --database, PGKEEP_DATABASE_URL, or the command's own DATABASE_URL; \
+                 --elsewhere goes on all the same"
+                    .to_owned()
+            }
             Self::FailedBefore { tool, failed, .. } => tool.after_failure(failed),
             Self::NoWayBack(_) => {
                 "leave out --require-rollback to go on without, or run it where the recovery kit is and as a role \
@@ -134,6 +156,10 @@ impl Failure for MigrateError {
                 "a snapshot or another guarded migration: `pgkeep log` shows those that ended; --wait waits longer"
                     .to_owned()
             }
+            Self::LockLost(_) => {
+                "the server ended the session that held it: run it again".to_owned()
+            }
+            Self::NoLongerEmpty(_) => "run it again, for a snapshot of that".to_owned(),
             Self::NotProved(_) => {
                 "`pgkeep show` has the verification; find out why before you migrate".to_owned()
             }

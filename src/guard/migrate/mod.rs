@@ -31,6 +31,8 @@ use crate::domain::verification::Outcome;
 use crate::ops::inspect;
 use crate::ops::snapshot::{self, SnapshotError, SnapshotOptions};
 use crate::ops::verify::{self, Verifying};
+use crate::postgres::PostgresError;
+use crate::postgres::session::Session;
 use crate::proof::Assertion;
 use crate::repo::Repository;
 use crate::repo::catalog::Filter;
@@ -80,6 +82,8 @@ pub struct MigrateOptions {
     pub if_pending: bool,
     /// Ask no address afterwards.
     pub no_health: bool,
+    /// Although the command names another database.
+    pub elsewhere: bool,
     /// Only where a rollback could run.
     pub require_rollback: bool,
     /// Prove the snapshot first.
@@ -137,8 +141,10 @@ async fn steps(
     if options.require_rollback && survey.planned == Planned::Snapshot {
         after::way_back_is_open(guarding).await?;
     }
+    still_held(guarding, survey)?;
     record.snapshot = match &survey.planned {
         Planned::NothingToLose(reason) => {
+            still_empty(guarding).await?;
             SnapshotDecision::NothingToLose { reason: (*reason).to_owned() }
         }
         Planned::NothingPending => SnapshotDecision::NothingPending,
@@ -155,6 +161,7 @@ async fn steps(
     if guarding.cancel.is_cancelled() {
         return Err(MigrateError::Interrupted);
     }
+    still_held(guarding, survey)?;
     (guarding.begins)();
     let (name, arguments) = options.command.split_first().expect("checked by the survey");
     let ended =
@@ -196,6 +203,27 @@ async fn steps(
         Ok(()) if broken.is_empty() => Ok(()),
         Ok(()) => Err(MigrateError::ChecksFailed(broken.join("; "))),
     }
+}
+
+/// Somebody else may be at work without the lock.
+fn still_held(guarding: &Guarding<'_>, survey: &Survey) -> Result<(), MigrateError> {
+    if survey.held.is_lost() {
+        return Err(MigrateError::LockLost(guarding.database.to_owned()));
+    }
+    Ok(())
+}
+
+/// The question may have stood for hours.
+async fn still_empty(guarding: &Guarding<'_>) -> Result<(), MigrateError> {
+    let session = match Session::connect(&guarding.connection(), "migrate").await {
+        Ok(session) => session,
+        Err(PostgresError::DatabaseMissing { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if super::history::holds_something(&session).await? {
+        return Err(MigrateError::NoLongerEmpty(guarding.database.to_owned()));
+    }
+    Ok(())
 }
 
 /// Failed rows stop the tool's own apply command alone: what mends them must get through.

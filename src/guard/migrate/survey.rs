@@ -9,12 +9,14 @@ use crate::domain::migration::{Action, Command, State};
 use crate::domain::observer::Severity;
 use crate::guard::aftermath::Flaws;
 use crate::guard::project::Project;
+use crate::guard::target::{self, Meant};
 use crate::guard::{git, history, masking, program};
 use crate::ops::claim::{self, Claim};
 use crate::ops::snapshot::{self, SnapshotError, Turn};
 use crate::postgres::PostgresError;
 use crate::postgres::pooler::Pooling;
 use crate::postgres::session::Session;
+use crate::postgres::sources::SystemSources;
 
 /// How often it is looked whether the others have gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -70,6 +72,8 @@ pub struct Survey {
     /// Whether the command is its tool's own that applies migrations.
     pub applies: bool,
     pub(super) understood: Command,
+    /// Where Prisma's table is.
+    pub(super) schema: Option<String>,
     pub(super) flaws: Flaws,
     pub(super) program: std::path::PathBuf,
     pub(super) held: Held,
@@ -88,7 +92,8 @@ pub async fn survey(
         MigrateError::CommandNotFound { program, why }
     })?;
     let project = Project::at(guarding.directory);
-    let understood = Command::understand(&options.command, &project);
+    let mut understood = Command::understand(&options.command, &project);
+    let schema = meant(guarding, options, &project, &mut understood)?;
     let held = if only_plan { Held::Nothing } else { hold(guarding, options.wait).await? };
     let connection = guarding.connection();
     let mut survey = Survey {
@@ -98,6 +103,7 @@ pub async fn survey(
         planned: Planned::NothingToLose("there is no such database"),
         git_commit: git::commit(guarding.directory),
         applies: understood.action == Action::Apply,
+        schema: schema.or_else(|| connection.schema().map(str::to_owned)),
         understood,
         flaws: Flaws::default(),
         program,
@@ -111,7 +117,7 @@ pub async fn survey(
         }
         Err(error) => return Err(error.into()),
     };
-    let schema = guarding.snapshot.connection.schema();
+    let schema = survey.schema.as_deref();
     survey.states = history::states(&session, &survey.understood, schema, &project).await?;
     survey.planned = if history::holds_something(&session).await? {
         survey.flaws = Flaws::of(&session).await?;
@@ -126,6 +132,30 @@ pub async fn survey(
         Planned::NothingToLose("the database holds no table")
     };
     Ok(survey)
+}
+
+/// Refuses a command that names another database than the one that would be saved; the schema that it names.
+fn meant(
+    guarding: &Guarding<'_>,
+    options: &MigrateOptions,
+    project: &Project,
+    command: &mut Command,
+) -> Result<Option<String>, MigrateError> {
+    let connection = guarding.connection();
+    let addresses = command.addresses(project);
+    match target::meant(&connection, &addresses, &SystemSources) {
+        Meant::Unsaid => {}
+        Meant::Same(schema) => return Ok(schema),
+        Meant::Uncertain => command.doubt("the address that the command has cannot be compared"),
+        Meant::Another(_) if options.elsewhere => {
+            command.doubt("the command names another database");
+        }
+        Meant::Another(named) => {
+            let guarded = target::place(&connection);
+            return Err(MigrateError::AnotherDatabase { guarded, named });
+        }
+    }
+    Ok(None)
 }
 
 fn is_done(states: &[State]) -> bool {
@@ -185,7 +215,37 @@ async fn attempt(guarding: &Guarding<'_>) -> Result<Option<Held>, MigrateError> 
                 _ => Ok(None),
             }
         }
-        // Such a role can make no database either, so the command will say what is wrong.
-        Err(_) => Ok(Some(Held::Nothing)),
+        Err(error) if is_no_place(&error) => {
+            let told = format!("nobody else is kept away from `{database}`: {error}");
+            observer.finding(Severity::Notice, &told);
+            Ok(Some(Held::Nothing))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether this role has no database to meet others in. It can make none either, so that the command will say so.
+fn is_no_place(error: &PostgresError) -> bool {
+    matches!(
+        error,
+        PostgresError::DatabaseMissing { .. }
+            | PostgresError::NotAdmitted { .. }
+            | PostgresError::PermissionDenied { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_database_that_is_closed_to_us_is_no_place_to_meet() {
+        let address = || "h:5432".to_owned();
+        let database = "postgres".to_owned();
+        assert!(is_no_place(&PostgresError::DatabaseMissing { address: address(), database }));
+        let message = "FATAL".to_owned();
+        assert!(!is_no_place(&PostgresError::TooManyConnections { address: address(), message }));
+        let waited = Duration::from_secs(1);
+        assert!(!is_no_place(&PostgresError::TimedOut { address: address(), waited }));
     }
 }

@@ -133,3 +133,34 @@ fn a_database_that_the_command_makes_anew_is_looked_at_as_it_is_then() {
     let output = guarded(&keeper, &database, &[], &script).run();
     output.expect_failure(11, &["could not be looked at"]);
 }
+
+#[test]
+fn a_migration_that_fails_again_under_its_name_is_no_old_failure() {
+    let (database, keeper) = shop("again");
+    let prisma = "CREATE TABLE _prisma_migrations (id varchar(36) PRIMARY KEY, checksum varchar(64) NOT NULL, \
+        finished_at timestamptz, migration_name varchar(255) NOT NULL, logs text, rolled_back_at timestamptz, \
+        started_at timestamptz NOT NULL DEFAULT now(), applied_steps_count integer NOT NULL DEFAULT 0); \
+        INSERT INTO _prisma_migrations VALUES ('a', 'x', NULL, '1_init', NULL, NULL, now(), 0)";
+    let golang = "CREATE SCHEMA golang; \
+        CREATE TABLE golang.schema_migrations (version bigint PRIMARY KEY, dirty boolean NOT NULL); \
+        INSERT INTO golang.schema_migrations VALUES (3, true)";
+    database.psql(&format!("{prisma}; {golang}"));
+    let report = told(&guarded(&keeper, &database, &["--json"], NOTHING).run().expect_code(0));
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("1_init") && warnings.contains("`3`, which failed, as before"));
+    for (again, name) in [
+        (
+            "UPDATE _prisma_migrations SET rolled_back_at = now(); \
+             INSERT INTO _prisma_migrations VALUES ('b', 'x', NULL, '1_init', NULL, NULL, now(), 0)",
+            "1_init",
+        ),
+        (
+            "TRUNCATE golang.schema_migrations; INSERT INTO golang.schema_migrations VALUES (3, true)",
+            "3",
+        ),
+    ] {
+        let script = format!("psql -q \"$URL\" -c \"{again}\"");
+        let output = guarded(&keeper, &database, &[], &script).run();
+        output.expect_failure(11, &["holds failed migrations", name]);
+    }
+}

@@ -66,9 +66,12 @@ fn replicas_that_start_at_once_on_a_database_that_is_not_there_go_one_by_one() {
     let database = server.database("replicas");
     database.drop_now();
     let keeper = Keeper::initialised(&database.url());
+    // Two at once would meet in `busy`.
     let script = format!(
-        "psql -q -v ON_ERROR_STOP=1 '{}' -c 'CREATE DATABASE {}' 2>/dev/null || psql -q \"$URL\" -c 'SELECT 1' >/dev/null; \
-         psql -q -v ON_ERROR_STOP=1 \"$URL\" -c 'CREATE TABLE IF NOT EXISTS t (id int)' -c 'INSERT INTO t VALUES (1)'",
+        "mkdir busy || exit 99; \
+         psql -q -v ON_ERROR_STOP=1 '{}' -c 'CREATE DATABASE {}' 2>/dev/null || psql -q \"$URL\" -c 'SELECT 1' >/dev/null; \
+         psql -q -v ON_ERROR_STOP=1 \"$URL\" -c 'CREATE TABLE IF NOT EXISTS t (id int)' -c 'INSERT INTO t VALUES (1)' || exit 98; \
+         sleep 2; rmdir busy",
         server.url("postgres"),
         quoted(&database.name)
     );
@@ -78,6 +81,8 @@ fn replicas_that_start_at_once_on_a_database_that_is_not_there_go_one_by_one() {
         output.expect_code(0);
     }
     assert_eq!(database.psql("SELECT count(*) FROM t"), "3");
+    // The first had nothing to lose, and only the first.
+    assert_eq!(keeper.listed().len(), 2);
 }
 
 #[test]
@@ -131,4 +136,45 @@ fn a_signal_before_the_command_ends_it_all_and_the_command_is_not_run() {
     running.signal(rustix::process::Signal::TERM);
     running.wait().expect_failure(130, &["interrupted"]);
     assert!(!keeper.work().join("ran").exists() && keeper.listed().is_empty());
+}
+
+#[test]
+fn a_lock_that_is_lost_before_the_command_keeps_it_from_being_run() {
+    let (database, mut keeper) = shop("unlocked");
+    // Its own sessions alone: other tests have theirs on the same server.
+    let role = database.server.role("locker", "pw");
+    database.psql(&format!("GRANT pg_read_all_data TO {}", role.name));
+    keeper.set("PGKEEP_DATABASE_URL", role.url(&database.name));
+    // A hook that comes after the snapshot and right before the command.
+    let path = keeper.home().join("pgkeep.toml");
+    let mut text = std::fs::read_to_string(&path).expect("the configuration");
+    text.push_str("\n[clusters.main.hooks]\nafter = [\"/bin/sh\", \"hook\"]\n");
+    std::fs::write(&path, text).expect("written");
+    let hook = format!(
+        "psql -q '{}' -c \"SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE application_name = 'pgkeep/lock' AND usename = '{}'\" > killed; sleep 1",
+        database.server.url("postgres"),
+        role.name
+    );
+    std::fs::write(keeper.work().join("hook"), hook).expect("a script");
+    let output = guarded(&keeper, &database, &[], "touch ran").run();
+    output.expect_failure(10, &["the lock on database", "was not run"]);
+    assert!(!keeper.work().join("ran").exists());
+    assert_eq!(keeper.listed().len(), 1);
+}
+
+#[test]
+fn what_came_to_be_while_it_was_asked_is_not_migrated_without_a_snapshot() {
+    let database = Server::newer().database("meanwhile");
+    let keeper = Keeper::initialised(&database.url());
+    let script = format!(
+        "(while ! grep -q 'nothing to lose' shown 2>/dev/null; do sleep 0.05; done; \
+          psql -q '{}' -c 'CREATE TABLE t (id int)'; echo yes; sleep 3) \
+         | script -qefc '{} migrate -- touch ran' shown",
+        database.url(),
+        env!("CARGO_BIN_EXE_pgkeep")
+    );
+    let output = keeper.shell(&script).run().expect_code(10);
+    assert!(output.stdout.contains("holds something by now"), "{}", output.stdout);
+    assert!(!keeper.work().join("ran").exists());
 }

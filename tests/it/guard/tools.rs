@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{guarded, shop, told};
+use crate::support::{Keeper, Server};
 
 /// As each tool's own sources make it (`src/domain/migration/tools` says which), and rows as it would put them.
 const TABLES: &str = r#"
@@ -125,4 +126,36 @@ fn every_tools_table_is_read_on_a_real_server() {
     let after = report["after"].as_array().expect("states");
     let prisma = after.iter().find(|one| one["tool"] == "prisma").expect("still there");
     assert_eq!(prisma["failed"], json!([]));
+}
+
+#[test]
+fn prismas_table_is_the_one_of_its_schema() {
+    let database = Server::newer().database("schemas");
+    let other = "CREATE SCHEMA other; CREATE TABLE other._prisma_migrations (id varchar(36) PRIMARY KEY, \
+        checksum varchar(64) NOT NULL, finished_at timestamptz, migration_name varchar(255) NOT NULL, logs text, \
+        rolled_back_at timestamptz, started_at timestamptz NOT NULL DEFAULT now(), \
+        applied_steps_count integer NOT NULL DEFAULT 0); \
+        INSERT INTO other._prisma_migrations VALUES ('a', 'x', now(), '1_init', NULL, NULL, now(), 1)";
+    database.psql(other);
+    let keeper = Keeper::initialised(&database.url());
+    let place = keeper.work().join("prisma/migrations/1_init");
+    std::fs::create_dir_all(&place).expect("a directory");
+    std::fs::write(place.join("migration.sql"), "SELECT 1").expect("a file");
+    let program = keeper.work().join("prisma/prisma");
+    std::fs::write(&program, "#!/bin/sh\n").expect("a program");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("a mode");
+    let before = |url: &str| {
+        let flags = ["migrate", "--dry-run", "--json", "--if-pending", "--"];
+        let plan = keeper.pgkeep(flags).args(["./prisma/prisma", "migrate", "deploy"]);
+        plan.env("DATABASE_URL", url).run().expect_code(0).json()
+    };
+    // Another application's: all is to come.
+    let plan = before(&database.url());
+    assert_eq!(plan["snapshot"]["decision"], "taken");
+    let state = &plan["before"][0];
+    assert_eq!((&state["table"], &state["pending"]), (&Value::Null, &json!(["1_init"])));
+    let plan = before(&format!("{}?schema=other", database.url()));
+    assert_eq!(plan["before"][0]["table"], "other._prisma_migrations");
+    assert_eq!(plan["snapshot"]["decision"], "nothing-pending");
 }

@@ -23,7 +23,7 @@ pub(super) const DEFINITION: Definition = Definition {
     // A row whose version begins with a dot is about the table itself.
     rows: "SELECT version::text, version || ' ' || description, NULL::text, \
            CASE WHEN coalesce(error, '') <> '' OR applied < total THEN 'failed' ELSE 'applied' END, \
-           CASE WHEN applied < total THEN applied || ' of ' || total || ' statements were applied' END \
+           CASE WHEN applied < total THEN applied || ' of ' || total || ' statements were applied' END, xmin::text \
            FROM {table} WHERE version NOT LIKE '.%' ORDER BY version",
     programs: &["atlas"],
     action,

@@ -5,7 +5,7 @@
 use super::super::{
     Action, Command, Definition, Digest, FileMigration, Files, ProjectFiles, Row, Tool,
 };
-use super::{below, flag, literal, unreadable, words};
+use super::{Said, below, flag, not_plain, said, spreads, uncommented, unreadable, words};
 
 pub(super) const DEFINITION: Definition = Definition {
     tool: Tool::Drizzle,
@@ -36,13 +36,22 @@ fn files(command: &Command, project: &dyn ProjectFiles) -> Result<Files, String>
     let configuration = match flag(&command.arguments, &["config"]) {
         Some(given) => {
             let path = below(command, given);
-            Some(project.text(&path).ok_or_else(|| unreadable(&path))?)
+            Some((project.text(&path).ok_or_else(|| unreadable(&path))?, path))
         }
-        None => ["ts", "js", "mjs", "json"]
-            .iter()
-            .find_map(|ending| project.text(&below(command, &format!("drizzle.config.{ending}")))),
+        None => ["ts", "js", "mjs", "json"].iter().find_map(|ending| {
+            let path = below(command, &format!("drizzle.config.{ending}"));
+            project.text(&path).map(|text| (text, path))
+        }),
     };
-    let own = configuration.as_deref().and_then(|text| literal(text, "out"));
+    let configuration = configuration.map(|(text, path)| (uncommented(&text), path));
+    let own = match &configuration {
+        Some((text, path)) => match said(text, "out") {
+            Said::Plainly(own) => Some(own),
+            Said::Nothing if !spreads(text) => None,
+            _ => return Err(not_plain(path)),
+        },
+        None => None,
+    };
     let place = below(command, flag(&command.arguments, &["out"]).or(own).unwrap_or("drizzle"));
     let journal = place.join("meta/_journal.json");
     let text = project.text(&journal).ok_or_else(|| unreadable(&journal))?;

@@ -29,7 +29,8 @@ pub(super) const DEFINITION: Definition = Definition {
            CASE WHEN version IS NOT NULL THEN checksum::text END, \
            CASE WHEN NOT success THEN 'failed' \
                 WHEN type = 'DELETE' OR type LIKE 'UNDO%' THEN 'rolled back' ELSE 'applied' END, \
-           CASE WHEN type = 'BASELINE' THEN 'baseline' WHEN version IS NULL THEN checksum::text END \
+           CASE WHEN type = 'BASELINE' THEN 'baseline' WHEN version IS NULL THEN checksum::text END, \
+           installed_rank::text \
            FROM {table} WHERE type <> 'SCHEMA' ORDER BY installed_rank",
     programs: &["flyway"],
     action,
@@ -73,7 +74,17 @@ fn files(command: &Command, project: &dyn ProjectFiles) -> Result<Files, String>
 
 fn places(command: &Command, project: &dyn ProjectFiles) -> Result<Vec<PathBuf>, String> {
     let base = &command.directory;
+    if flag(&command.arguments, &["workingDirectory"]).is_some() {
+        return Err("it works in another directory".to_owned());
+    }
     let given = flag(&command.arguments, &["locations"]).map(str::to_owned);
+    let files = ["flyway.toml", "flyway.user.toml", "conf/flyway.toml"];
+    let more = flag(&command.arguments, &["configFiles", "environment"]).is_some()
+        || project.variable("FLYWAY_CONFIG_FILES").is_some()
+        || files.iter().any(|name| project.text(&base.join(name)).is_some());
+    if given.is_none() && more {
+        return Err("a configuration that is not read may say where they are".to_owned());
+    }
     let configured = || {
         ["flyway.conf", "conf/flyway.conf"].iter().find_map(|name| {
             let text = project.text(&base.join(name))?;

@@ -12,7 +12,7 @@ pub(super) const DEFINITION: Definition = Definition {
     only_named: false,
     columns: &[("dirty", "boolean"), ("version", "bigint")],
     exact: true,
-    rows: "SELECT version::text, version::text, NULL::text, CASE WHEN dirty THEN 'failed' ELSE 'applied' END, NULL::text \
+    rows: "SELECT version::text, version::text, NULL::text, CASE WHEN dirty THEN 'failed' ELSE 'applied' END, NULL::text, xmin::text \
            FROM {table} ORDER BY version",
     programs: &["migrate"],
     action,

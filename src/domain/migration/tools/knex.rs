@@ -3,7 +3,10 @@
 use super::super::{
     Action, Command, Definition, FileMigration, Files, ProjectFiles, Tool, not_recorded,
 };
-use super::{below, files_ending, flag, literal, unreadable, words};
+use super::{
+    Said, below, braced, files_ending, flag, not_plain, said, spreads, uncommented, unreadable,
+    values, words,
+};
 
 pub(super) const DEFINITION: Definition = Definition {
     tool: Tool::Knex,
@@ -21,6 +24,8 @@ pub(super) const DEFINITION: Definition = Definition {
     has_file: |_| true,
     after_failure: "",
 };
+
+const USUAL: &str = "migrations";
 
 fn action(arguments: &[String]) -> Action {
     match words(arguments).find(|word| word.starts_with("migrate:")) {
@@ -48,19 +53,37 @@ fn files(command: &Command, project: &dyn ProjectFiles) -> Result<Files, String>
     let mut place = below(command, "migrations");
     if let Some(given) = flag(arguments, &["migrations-directory"]) {
         place = below(command, given);
-    } else if let Some((text, path)) = &configuration
-        && let Some(section) = text.find("migrations").map(|at| &text[at..])
-    {
+    } else if let Some((text, path)) = &configuration {
+        let own = directory(&uncommented(text)).ok_or_else(|| not_plain(path))?;
         let beside = path.parent().unwrap_or(&command.directory);
-        place = match literal(section, "directory") {
-            Some(own) => beside.join(own.trim_start_matches("./")),
-            None if section.contains("directory") => {
-                return Err(format!("`{}` does not say plainly where they are", path.display()));
-            }
-            None => beside.join("migrations"),
-        };
+        place = beside.join(own.trim_start_matches("./"));
     }
     let names = files_ending(project, &place, &[".js", ".ts", ".cjs", ".mjs", ".cts", ".mts"])?;
     let names = names.into_iter().filter(|name| !name.ends_with(".d.ts"));
     Ok(Files::all(place, names.map(FileMigration::named).collect()))
+}
+
+/// The one directory that all its environments name; none where they differ, or it is computed.
+fn directory(configuration: &str) -> Option<String> {
+    if spreads(configuration) {
+        return None;
+    }
+    let mut named = Vec::new();
+    for (_, section) in values(configuration, "migrations") {
+        named.push(match said(braced(section)?, "directory") {
+            Said::Plainly(own) => own.to_owned(),
+            Said::Nothing => USUAL.to_owned(),
+            Said::Otherwise => return None,
+        });
+    }
+    // Each environment has a client; those that name no directory have the usual one.
+    if named.len() < values(configuration, "client").count() {
+        named.push(USUAL.to_owned());
+    }
+    named.dedup();
+    match named.len() {
+        0 => Some(USUAL.to_owned()),
+        1 => named.pop(),
+        _ => None,
+    }
 }

@@ -20,7 +20,7 @@ pub(super) const DEFINITION: Definition = Definition {
     ],
     exact: false,
     rows: "SELECT filename || '::' || id || '::' || author, filename || '::' || id || '::' || author, NULL::text, \
-           CASE WHEN exectype = 'FAILED' THEN 'failed' ELSE 'applied' END, NULL::text \
+           CASE WHEN exectype = 'FAILED' THEN 'failed' ELSE 'applied' END, NULL::text, xmin::text \
            FROM {table} ORDER BY dateexecuted, orderexecuted",
     programs: &["liquibase"],
     action,

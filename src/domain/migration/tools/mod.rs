@@ -87,20 +87,83 @@ fn files_ending(
     Ok(entries)
 }
 
-/// The first text in quotes that follows `key` and a `:` or `=` in a configuration written as a program.
-fn literal<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let mut rest = text;
-    while let Some(at) = rest.find(key) {
-        let starts = !rest[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-        rest = &rest[at + key.len()..];
-        let after = rest.trim_start_matches(['"', '\'']).trim_start();
-        let Some(value) = after.strip_prefix([':', '=']).filter(|_| starts) else { continue };
-        let value = value.trim_start();
-        let quote = value.chars().next().filter(|c| matches!(c, '"' | '\'' | '`'));
-        let body = quote.map(|quote| (quote, &value[1..]));
-        return body.and_then(|(quote, body)| body.split(quote).next());
+/// What a configuration that is written as a program says of a key.
+#[derive(Debug, PartialEq, Eq)]
+enum Said<'a> {
+    Nothing,
+    /// A text in quotes and nothing more.
+    Plainly(&'a str),
+    /// A variable, a call, or whatever a program can say.
+    Otherwise,
+}
+
+/// What is said of the first `key` that is followed by a value. `text` is without comments.
+fn said<'a>(text: &'a str, key: &str) -> Said<'a> {
+    let Some((_, value)) = values(text, key).next() else { return Said::Nothing };
+    let quote = value.chars().next().filter(|c| matches!(c, '"' | '\'' | '`'));
+    let Some((text, rest)) = quote.and_then(|quote| value[1..].split_once(quote)) else {
+        return Said::Otherwise;
+    };
+    let ends = rest.trim_start().chars().next().is_none_or(|c| matches!(c, ',' | ';' | '}' | ')'))
+        || rest.starts_with(['\n', '\r']) && !rest.trim_start().starts_with(['+', '.', '?', '|']);
+    if ends && !text.contains("${") { Said::Plainly(text) } else { Said::Otherwise }
+}
+
+/// Where `key` stands with a value, and what follows; a key without one (`{ key }`) has an empty one.
+fn values<'a>(text: &'a str, key: &str) -> impl Iterator<Item = (usize, &'a str)> {
+    text.match_indices(key).filter_map(move |(at, _)| {
+        let starts =
+            !text[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '/'));
+        let after = text[at + key.len()..].trim_start_matches(['"', '\'']).trim_start();
+        match after.chars().next() {
+            _ if !starts => None,
+            Some(':' | '=') => Some((at, after[1..].trim_start())),
+            Some(',' | '}') if !text[..at].ends_with(['"', '\'']) => Some((at, "")),
+            _ => None,
+        }
+    })
+}
+
+/// Whether another object is taken in, which is not seen.
+fn spreads(text: &str) -> bool {
+    text.match_indices("...").any(|(at, _)| text[..at].trim_end().ends_with(['{', ',']))
+}
+
+/// What stands between the braces that `value` begins with.
+fn braced(value: &str) -> Option<&str> {
+    let mut depth = 0_u32;
+    for (at, c) in value.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        if depth == 0 {
+            return value.get(1..at);
+        }
     }
     None
+}
+
+/// A program without its comments.
+fn uncommented(text: &str) -> String {
+    let mut left = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("/*") {
+        left.push_str(&rest[..at]);
+        rest = rest[at..].split_once("*/").map_or("", |(_, after)| after);
+    }
+    left.push_str(rest);
+    let line = |line: &str| {
+        let comment = line.match_indices("//").find(|(at, _)| !line[..*at].ends_with(':'));
+        comment.map_or(line, |(at, _)| &line[..at]).to_owned()
+    };
+    left.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The complaint about a configuration that computes the place.
+fn not_plain(path: &Path) -> String {
+    format!("`{}` does not say plainly where they are", path.display())
 }
 
 /// A directory given or usual, below where the command's tool works.

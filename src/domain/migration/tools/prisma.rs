@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::super::{
     Action, Command, Definition, Digest, FileMigration, Files, ProjectFiles, Tool, not_recorded,
 };
-use super::{flag, literal, unreadable, words};
+use super::{Said, braced, flag, not_plain, said, spreads, uncommented, unreadable, values, words};
 
 pub(super) const DEFINITION: Definition = Definition {
     tool: Tool::Prisma,
@@ -23,6 +23,7 @@ pub(super) const DEFINITION: Definition = Definition {
         ("rolled_back_at", ""),
         ("applied_steps_count", ""),
         ("logs", ""),
+        ("id", ""),
     ],
     exact: false,
     rows: "SELECT migration_name::text, migration_name::text, checksum::text, \
@@ -30,7 +31,7 @@ pub(super) const DEFINITION: Definition = Definition {
                 WHEN finished_at IS NOT NULL THEN 'applied' ELSE 'failed' END, \
            CASE WHEN rolled_back_at IS NULL AND finished_at IS NULL THEN \
                 CASE WHEN logs IS NULL THEN 'it was cut short: all of it, or none, may be in force' \
-                     ELSE 'it ended in an error' END END \
+                     ELSE 'it ended in an error' END END, id::text \
            FROM {table} ORDER BY started_at, migration_name",
     programs: &["prisma"],
     action,
@@ -44,7 +45,8 @@ pub(super) const DEFINITION: Definition = Definition {
 fn action(arguments: &[String]) -> Action {
     let mut words = words(arguments);
     match (words.next(), words.next()) {
-        (Some("migrate"), Some("deploy" | "dev")) => Action::Apply,
+        // `migrate dev` may reset.
+        (Some("migrate"), Some("deploy")) => Action::Apply,
         (Some("migrate"), Some("resolve")) | (Some("db"), Some("execute")) => Action::Repair,
         _ => Action::Other,
     }
@@ -72,19 +74,25 @@ fn files(command: &Command, project: &dyn ProjectFiles) -> Result<Files, String>
 fn place(command: &Command, project: &dyn ProjectFiles) -> Result<PathBuf, String> {
     let base = &command.directory;
     let configuration = configuration(command, project)?;
-    if let Some((path, text)) = &configuration
-        && let Some(section) = text.find("migrations:").map(|at| &text[at..])
-    {
-        let Some(own) = literal(section, "path") else {
-            return Err(format!("`{}` does not say plainly where they are", path.display()));
+    let mut configured = None;
+    if let Some((path, text)) = &configuration {
+        if spreads(text) {
+            return Err(not_plain(path));
+        }
+        if let Some((_, section)) = values(text, "migrations").next() {
+            match braced(section).map(|section| said(section, "path")) {
+                Some(Said::Plainly(own)) => return Ok(beside(path, own)),
+                Some(Said::Nothing) => {}
+                Some(Said::Otherwise) | None => return Err(not_plain(path)),
+            }
+        }
+        configured = match said(text, "schema") {
+            Said::Plainly(schema) => Some(beside(path, schema)),
+            Said::Nothing => None,
+            Said::Otherwise => return Err(not_plain(path)),
         };
-        return Ok(beside(path, own));
     }
     let given = flag(&command.arguments, &["schema"]).map(|schema| base.join(schema));
-    let configured = configuration.as_ref().and_then(|(path, text)| {
-        let schema = literal(text, "schema")?;
-        Some(beside(path, schema))
-    });
     let schema = given.or(configured).or_else(|| of_package(base, project));
     let usual = ["prisma/schema.prisma", "schema.prisma"].map(|path| base.join(path));
     let there = |path: &PathBuf| project.text(path).is_some();
@@ -107,14 +115,14 @@ fn configuration(
     if let Some(given) = flag(&command.arguments, &["config"]) {
         let path = command.directory.join(given);
         let text = project.text(&path).ok_or_else(|| unreadable(&path))?;
-        return Ok(Some((path, text)));
+        return Ok(Some((path, uncommented(&text))));
     }
     let endings = ["ts", "js", "mts", "mjs", "cts", "cjs"];
     let usual = endings
         .map(|ending| [format!("prisma.config.{ending}"), format!(".config/prisma.{ending}")]);
     let found = usual.iter().flatten().find_map(|name| {
         let path = command.directory.join(name);
-        project.text(&path).map(|text| (path, text))
+        project.text(&path).map(|text| (path, uncommented(&text)))
     });
     Ok(found)
 }

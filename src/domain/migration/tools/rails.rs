@@ -25,6 +25,10 @@ pub(super) const DEFINITION: Definition = Definition {
 };
 
 fn action(arguments: &[String]) -> Action {
+    // To a version it goes back, too.
+    if arguments.iter().any(|word| word.starts_with("VERSION=")) {
+        return Action::Other;
+    }
     let mut words = words(arguments).filter(|word| !word.contains('='));
     match (words.next(), words.next()) {
         (Some("db:migrate" | "db:prepare"), None) => Action::Apply,

@@ -22,7 +22,7 @@ pub(super) const DEFINITION: Definition = Definition {
     ],
     exact: true,
     rows: "SELECT version::text, version || ' ' || description, pg_catalog.encode(checksum, 'hex'), \
-           CASE WHEN success THEN 'applied' ELSE 'failed' END, NULL::text FROM {table} ORDER BY version",
+           CASE WHEN success THEN 'applied' ELSE 'failed' END, NULL::text, xmin::text FROM {table} ORDER BY version",
     programs: &["sqlx"],
     action,
     files,
