@@ -22,11 +22,6 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Whether the session is known to have ended, and with it the lock.
-    pub fn is_lost(&self) -> bool {
-        self.session.is_closed()
-    }
-
     /// Whether it is still held: who is about to do what cannot be undone asks once more.
     pub async fn is_held(&self) -> bool {
         let asked = self.session.client().query_one(HELD, &[]);

@@ -141,7 +141,7 @@ async fn steps(
     if options.require_rollback && survey.planned == Planned::Snapshot {
         after::way_back_is_open(guarding).await?;
     }
-    still_held(guarding, survey)?;
+    still_held(guarding, survey).await?;
     record.snapshot = match &survey.planned {
         Planned::NothingToLose(reason) => {
             still_empty(guarding).await?;
@@ -161,7 +161,7 @@ async fn steps(
     if guarding.cancel.is_cancelled() {
         return Err(MigrateError::Interrupted);
     }
-    still_held(guarding, survey)?;
+    still_held(guarding, survey).await?;
     (guarding.begins)();
     let (name, arguments) = options.command.split_first().expect("checked by the survey");
     let ended =
@@ -170,7 +170,7 @@ async fn steps(
         ended.map_err(|source| MigrateError::NotStarted { program: name.clone(), source })?;
     let code = ended.exit_code;
     record.ended = Some(ended);
-    if survey.held.is_lost() {
+    if survey.held.is_lost().await {
         let message =
             "the lock that keeps other runs away was lost while the command ran".to_owned();
         record.warnings.push(Warning { message, statement: None });
@@ -206,8 +206,8 @@ async fn steps(
 }
 
 /// Somebody else may be at work without the lock.
-fn still_held(guarding: &Guarding<'_>, survey: &Survey) -> Result<(), MigrateError> {
-    if survey.held.is_lost() {
+async fn still_held(guarding: &Guarding<'_>, survey: &Survey) -> Result<(), MigrateError> {
+    if survey.held.is_lost().await {
         return Err(MigrateError::LockLost(guarding.database.to_owned()));
     }
     Ok(())

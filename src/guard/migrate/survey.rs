@@ -47,10 +47,10 @@ pub(super) enum Held {
 
 impl Held {
     /// Whether the server has taken it back meanwhile.
-    pub(super) fn is_lost(&self) -> bool {
+    pub(super) async fn is_lost(&self) -> bool {
         match self {
-            Self::Turn(turn) => turn.is_lost(),
-            Self::Lock(claim) => claim.is_lost(),
+            Self::Turn(turn) => !turn.is_held().await,
+            Self::Lock(claim) => !claim.is_held().await,
             Self::Nothing => false,
         }
     }

@@ -105,9 +105,9 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Whether the server has taken it back, since its session ended.
-    pub fn is_lost(&self) -> bool {
-        self.claim.is_lost()
+    /// Whether it is still held: the server may have ended its session.
+    pub async fn is_held(&self) -> bool {
+        self.claim.is_held().await
     }
 }
 
