@@ -93,6 +93,33 @@ fn names(all: &[String]) -> String {
     if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
+/// All that is recorded of a run, as `show` tells it.
+pub(super) fn record_text(record: &MigrationRecord) -> String {
+    let mut text = Lines::default();
+    text.fact("command", &record.command.join(" "));
+    text.fact("git commit", record.git_commit.as_deref().unwrap_or("unknown"));
+    text.fact("outcome", record.outcome.as_str());
+    text.fact(
+        "snapshot",
+        &match &record.snapshot {
+            SnapshotDecision::Taken { id, verified: true } => format!("{id}, verified before"),
+            SnapshotDecision::Taken { id, .. } => id.to_string(),
+            SnapshotDecision::NothingToLose { reason } => format!("none: {reason}"),
+            SnapshotDecision::NothingPending => "none: nothing was pending".to_owned(),
+            SnapshotDecision::None => "none".to_owned(),
+        },
+    );
+    text.line("\nbefore:");
+    for state in &record.before {
+        state_text(&mut text, state);
+    }
+    if record.before.is_empty() {
+        text.line("no tool's history");
+    }
+    text.block(&report_text(record));
+    text.into_text()
+}
+
 /// What came of it.
 pub(super) fn report_text(record: &MigrationRecord) -> String {
     let mut text = Lines::default();

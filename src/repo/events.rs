@@ -14,6 +14,9 @@ use crate::domain::key::ObjectKey;
 /// So long an event is there to be read: more than a year, so that yearly work can be compared with the last time.
 pub const KEPT_DAYS: i64 = 400;
 
+/// So many events are looked through behind the place where one of a run would be.
+const NEAR: usize = 200;
+
 /// Which events are wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
@@ -78,6 +81,42 @@ impl Repository {
             key(b).cmp(&key(a))
         });
         trail.events.truncate(wanted.limit);
+        Ok(trail)
+    }
+
+    /// The events of runs whose id begins with `prefix`, newest first; a run may have two.
+    ///
+    /// One that is named otherwise than its run follows it soon: of a prune, and of a command that was begun.
+    pub async fn events_of(
+        &self,
+        cluster: Option<&ClusterName>,
+        prefix: &str,
+    ) -> Result<Trail, RepoError> {
+        let mut names = self.event_names(cluster).await?;
+        names.sort_by(|a, b| a.id.cmp(&b.id).then_with(|| a.cluster.cmp(&b.cluster)));
+        names.retain(|name| name.id.as_str() >= prefix);
+        let own = names.partition_point(|name| name.id.as_str().starts_with(prefix));
+        names.truncate(own.saturating_add(NEAR));
+        let mut trail = Trail::default();
+        let mut read = stream::iter(names)
+            .map(|name| async move {
+                let read = self.event(&name).await;
+                (name, read)
+            })
+            .buffered(self.store.concurrency().max(1));
+        while let Some((ManifestName { cluster, id }, read)) = read.next().await {
+            match read {
+                Ok(event) if event.run().as_str().starts_with(prefix) => {
+                    trail.events.push(Recorded { cluster, event });
+                }
+                Ok(_) => {}
+                Err(RepoError::Store(error)) if error.is_not_found() => {}
+                Err(RepoError::Store(error)) => return Err(error.into()),
+                Err(fault) if id.as_str().starts_with(prefix) => trail.faults.push(fault),
+                Err(_) => {}
+            }
+        }
+        trail.events.sort_by(|a, b| b.event.at.cmp(&a.event.at));
         Ok(trail)
     }
 
@@ -196,6 +235,30 @@ mod tests {
         assert_eq!(trail.events.len(), 2);
         let kinds: Vec<FailureKind> = trail.faults.iter().map(Failure::kind).collect();
         assert_eq!(kinds, [FailureKind::Damage, FailureKind::Usage, FailureKind::Key]);
+    }
+
+    #[tokio::test]
+    async fn events_of_a_run_are_found_by_its_id_also_where_theirs_is_another() {
+        let repository = made().await;
+        let cluster: ClusterName = "main".parse().expect("a name");
+        for second in [1, 2, 3] {
+            repository.put_event(&cluster, &event(second, None)).await.expect("put");
+        }
+        let run = event(2, None).id;
+        let closing = Event { run: Some(run.clone()), ..event(4, None) };
+        repository.put_event(&cluster, &closing).await.expect("put");
+        let found = async |prefix: &str| {
+            let trail = repository.events_of(None, prefix).await.expect("read");
+            assert!(trail.faults.is_empty(), "{:?}", trail.faults);
+            let mut ids: Vec<BackupId> = trail.events.into_iter().map(|one| one.event.id).collect();
+            ids.sort();
+            ids
+        };
+        assert_eq!(found(run.as_str()).await, [run.clone(), closing.id.clone()]);
+        assert_eq!(found(&run.as_str()[..17]).await, [run, closing.id.clone()]);
+        assert_eq!(found(closing.id.as_str()).await, []);
+        assert_eq!(found("20261121T0200").await.len(), 4);
+        assert_eq!(found("20991121").await, []);
     }
 
     #[tokio::test]

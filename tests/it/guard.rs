@@ -4,6 +4,7 @@
 mod after;
 mod others;
 mod prisma;
+mod shown;
 mod target;
 mod tools;
 

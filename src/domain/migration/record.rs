@@ -18,6 +18,21 @@ pub enum GuardOutcome {
     CommandFailed,
     /// It succeeded, and failed rows, an assertion or a health check say otherwise.
     ChecksFailed,
+    /// It is about to be run, and how it ended is not recorded yet.
+    Begun,
+}
+
+impl GuardOutcome {
+    /// The word in documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRun => "not-run",
+            Self::Succeeded => "succeeded",
+            Self::CommandFailed => "command-failed",
+            Self::ChecksFailed => "checks-failed",
+            Self::Begun => "begun",
+        }
+    }
 }
 
 /// Whether a snapshot was taken.
