@@ -74,6 +74,7 @@ fn text(events: &[Recorded]) -> String {
     ]);
     for Recorded { cluster, event } in events {
         let result = match event.exit_code {
+            _ if event.is_begin() => "begun".to_owned(),
             0 => "done".to_owned(),
             code => format!("exit {code}"),
         };

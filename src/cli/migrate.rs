@@ -129,6 +129,7 @@ async fn guarded(
             progress.clear();
             context.output.beside("\n");
         },
+        run: &run,
         relay: &context.relay,
         observer: progress,
         cancel: &context.cancel,
@@ -308,7 +309,7 @@ mod tests {
             keys.cloned().collect::<Vec<_>>().join(" ")
         };
         let good = document(&known, &report());
-        insta::assert_snapshot!(keys(&good), @"after before checks cluster command database ended exit_code git_commit outcome rollback run snapshot warnings");
+        insta::assert_snapshot!(keys(&good), @"after before checks cluster command database earlier ended exit_code git_commit outcome rollback run snapshot warnings");
         assert_eq!(good["rollback"], "pgkeep rollback 20261121T020000Z-5f3a9c21");
         let error = MigrateError::ChecksFailed("…".to_owned());
         let failure = Some(failed(error));

@@ -9,7 +9,6 @@ use super::run::Ended;
 use super::text::{Lines, duration, harmless, time};
 use super::verbs::{Opened, listed};
 use crate::domain::audit::Recorded;
-use crate::domain::migration::GuardOutcome;
 use crate::domain::told::failed;
 use crate::ops::inspect::{self, Named};
 
@@ -50,7 +49,7 @@ fn run_text(recorded: &Recorded) -> String {
     );
     text.fact("by", &format!("{}, pgkeep {}", log::by(event), event.pgkeep));
     let record = event.migration.as_deref();
-    if record.is_some_and(|record| record.outcome == GuardOutcome::Begun) {
+    if event.is_begin() {
         text.fact("begun", &format!("{}, and no end is recorded", time(event.at)));
     } else {
         let took = duration(event.duration_ms);

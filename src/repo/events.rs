@@ -1,6 +1,8 @@
 //! The audit trail: one signed object for each event, put once and never changed. A prune of all databases of a cluster
 //! removes those that are older than [`KEPT_DAYS`] (`repo::prune::tidy`).
 
+use std::collections::HashSet;
+
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::catalog::ManifestName;
@@ -16,6 +18,8 @@ pub const KEPT_DAYS: i64 = 400;
 
 /// So many events are looked through behind the place where one of a run would be.
 const NEAR: usize = 200;
+/// So many characters of an id are its time.
+const SECOND: usize = 16;
 
 /// Which events are wanted.
 #[derive(Debug, Clone, Default)]
@@ -50,8 +54,15 @@ impl Repository {
     pub async fn newest_events(&self, wanted: &Wanted) -> Result<Trail, RepoError> {
         let mut names = self.event_names(wanted.cluster.as_ref()).await?;
         names.sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.cluster.cmp(&b.cluster)));
-        let is_wanted = |event: &Event| {
-            wanted.database.as_ref().is_none_or(|database| event.is_about(database))
+        let recorded: HashSet<ManifestName> = names.iter().cloned().collect();
+        // That a command was begun is told until its end is.
+        let has_ended = |cluster: &ClusterName, event: &Event| {
+            let end = ManifestName { cluster: cluster.clone(), id: event.run().clone() };
+            event.is_begin() && recorded.contains(&end)
+        };
+        let is_wanted = |cluster: &ClusterName, event: &Event| {
+            !has_ended(cluster, event)
+                && wanted.database.as_ref().is_none_or(|database| event.is_about(database))
         };
         let mut trail = Trail::default();
         let mut read = stream::iter(names)
@@ -67,7 +78,9 @@ impl Repository {
                 break;
             }
             match read {
-                Ok(event) if is_wanted(&event) => trail.events.push(Recorded { cluster, event }),
+                Ok(event) if is_wanted(&cluster, &event) => {
+                    trail.events.push(Recorded { cluster, event })
+                }
                 // About another database; or swept since it was listed.
                 Ok(_) => {}
                 Err(RepoError::Store(error)) if error.is_not_found() => {}
@@ -94,8 +107,10 @@ impl Repository {
     ) -> Result<Trail, RepoError> {
         let mut names = self.event_names(cluster).await?;
         names.sort_by(|a, b| a.id.cmp(&b.id).then_with(|| a.cluster.cmp(&b.cluster)));
-        names.retain(|name| name.id.as_str() >= prefix);
-        let own = names.partition_point(|name| name.id.as_str().starts_with(prefix));
+        // Ids of one second are in no order.
+        let second = &prefix[..prefix.len().min(SECOND)];
+        names.retain(|name| name.id.as_str() >= second);
+        let own = names.iter().filter(|name| name.id.as_str().starts_with(prefix)).count();
         names.truncate(own.saturating_add(NEAR));
         let mut trail = Trail::default();
         let mut read = stream::iter(names)
@@ -121,7 +136,7 @@ impl Repository {
     }
 
     /// All that are there, each by the name that a backup of that id would have.
-    async fn event_names(
+    pub(super) async fn event_names(
         &self,
         cluster: Option<&ClusterName>,
     ) -> Result<Vec<ManifestName>, RepoError> {
@@ -136,7 +151,7 @@ impl Repository {
         Ok(names)
     }
 
-    async fn event(&self, name: &ManifestName) -> Result<Event, RepoError> {
+    pub(super) async fn event(&self, name: &ManifestName) -> Result<Event, RepoError> {
         let key = layout::event(&name.cluster, &name.id);
         let bytes = self.get_signed(&key).await?;
         let event: Event = documents::parse(&key, &bytes)?;

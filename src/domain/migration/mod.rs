@@ -7,6 +7,7 @@
 
 mod around;
 mod command;
+mod earlier;
 mod record;
 mod table;
 mod tools;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use command::{Action, Command};
+pub use earlier::{Earlier, since};
 pub use record::{CommandEnd, GuardOutcome, MigrationRecord, SnapshotDecision, Warning};
 pub use table::{Column, Table, marks, recognise};
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::id::BackupId;
 use super::super::verification::{Check, Outcome};
-use super::State;
+use super::{Earlier, State};
 
 /// What became of a guarded run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +103,9 @@ pub struct MigrationRecord {
     pub warnings: Vec<Warning>,
     /// What became of it.
     pub outcome: GuardOutcome,
+    /// An earlier run of that database, of which nobody knows how it ended.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
 }
 
 impl MigrationRecord {

@@ -8,7 +8,8 @@ fn the_report_of_a_guarded_run_is_shown_by_the_id_that_log_prints() {
     for server in [Server::older(), Server::newer()] {
         let database = server.database("shown");
         let keeper = Keeper::initialised(&database.shop(50).url());
-        let script = "psql -q \"$URL\" -c 'ALTER TABLE orders ADD CONSTRAINT c CHECK (id > 0) NOT VALID'";
+        let script =
+            "psql -q \"$URL\" -c 'ALTER TABLE orders ADD CONSTRAINT c CHECK (id > 0) NOT VALID'";
         let report = told(&guarded(&keeper, &database, &["--json"], script).run().expect_code(0));
         let run = report["run"].as_str().expect("a run");
         let logged = keeper.pgkeep(["log"]).run().expect_code(0).stdout;
@@ -38,7 +39,10 @@ fn the_report_of_a_guarded_run_is_shown_by_the_id_that_log_prints() {
         assert_eq!(backup["trigger"], "pre-migration");
         // Both begin with the same day.
         let both = keeper.pgkeep(["show", &run[..9]]).run();
-        both.expect_failure(2, &["fits several", &format!("backup {id}"), &format!("run {run} (migrate)")]);
+        both.expect_failure(
+            2,
+            &["fits several", &format!("backup {id}"), &format!("run {run} (migrate)")],
+        );
         let nothing = keeper.pgkeep(["show", "20990101"]).run();
         nothing.expect_failure(8, &["no backup and no run matches"]);
         // A rollback is a run, too.
