@@ -50,7 +50,7 @@ pub(super) async fn migrate(context: &Context, args: Migrate) -> Result<(), Ende
     let file = args.report.as_deref().filter(|_| !args.dry_run).map(create).transpose()?;
     let progress = context.progress();
     let mut known = Known::default();
-    let report = match guarded(context, &args, &progress, &mut known).await {
+    let report = match Box::pin(guarded(context, &args, &progress, &mut known)).await {
         Ok(Some(report)) => report,
         Ok(None) => return Ok(()),
         Err(told) => {

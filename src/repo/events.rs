@@ -79,7 +79,7 @@ impl Repository {
             }
             match read {
                 Ok(event) if is_wanted(&cluster, &event) => {
-                    trail.events.push(Recorded { cluster, event })
+                    trail.events.push(Recorded { cluster, event });
                 }
                 // About another database; or swept since it was listed.
                 Ok(_) => {}
@@ -124,14 +124,13 @@ impl Repository {
                 Ok(event) if event.run().as_str().starts_with(prefix) => {
                     trail.events.push(Recorded { cluster, event });
                 }
-                Ok(_) => {}
                 Err(RepoError::Store(error)) if error.is_not_found() => {}
                 Err(RepoError::Store(error)) => return Err(error.into()),
                 Err(fault) if id.as_str().starts_with(prefix) => trail.faults.push(fault),
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
-        trail.events.sort_by(|a, b| b.event.at.cmp(&a.event.at));
+        trail.events.sort_by_key(|one| std::cmp::Reverse(one.event.at));
         Ok(trail)
     }
 
