@@ -322,12 +322,14 @@ pub(super) struct List {
     pub(super) limit: Option<usize>,
 }
 
-/// Show one backup: what is in it, its verifications, and how to recover it with stock programs
+/// Show one backup or one run
 ///
-/// What is in it can be told only where an identity is at hand.
+/// Of a backup: what is in it, its verifications, and how to recover it with stock programs. What is in it can be told
+/// only where an identity is at hand. Of a run, by the id that `log` prints: who did what, when and where, and how it
+/// ended; of a guarded migration its whole report.
 #[derive(Debug, Args)]
 pub(super) struct Show {
-    /// The backup
+    /// The backup or the run: its id, or the beginning of it
     #[arg(value_name = "ID")]
     pub(super) id: String,
 }

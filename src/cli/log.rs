@@ -38,7 +38,7 @@ pub(super) async fn log(context: &Context, args: &Log) -> Result<(), Ended> {
     gravest.end()
 }
 
-fn document(recorded: &Recorded) -> Json {
+pub(super) fn document(recorded: &Recorded) -> Json {
     let event = &recorded.event;
     json!({
         "id": event.id,
@@ -74,6 +74,7 @@ fn text(events: &[Recorded]) -> String {
     ]);
     for Recorded { cluster, event } in events {
         let result = match event.exit_code {
+            _ if event.is_begin() => "begun".to_owned(),
             0 => "done".to_owned(),
             code => format!("exit {code}"),
         };
@@ -93,7 +94,7 @@ fn text(events: &[Recorded]) -> String {
 }
 
 /// `maria@db1`, and who else but a person asked.
-fn by(event: &Event) -> String {
+pub(super) fn by(event: &Event) -> String {
     let place = match &*event.user {
         "" => event.host.clone(),
         user => format!("{user}@{}", event.host),

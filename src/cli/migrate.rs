@@ -50,7 +50,7 @@ pub(super) async fn migrate(context: &Context, args: Migrate) -> Result<(), Ende
     let file = args.report.as_deref().filter(|_| !args.dry_run).map(create).transpose()?;
     let progress = context.progress();
     let mut known = Known::default();
-    let report = match guarded(context, &args, &progress, &mut known).await {
+    let report = match Box::pin(guarded(context, &args, &progress, &mut known)).await {
         Ok(Some(report)) => report,
         Ok(None) => return Ok(()),
         Err(told) => {
@@ -129,6 +129,7 @@ async fn guarded(
             progress.clear();
             context.output.beside("\n");
         },
+        run: &run,
         relay: &context.relay,
         observer: progress,
         cancel: &context.cancel,
@@ -308,7 +309,7 @@ mod tests {
             keys.cloned().collect::<Vec<_>>().join(" ")
         };
         let good = document(&known, &report());
-        insta::assert_snapshot!(keys(&good), @"after before checks cluster command database ended exit_code git_commit outcome rollback run snapshot warnings");
+        insta::assert_snapshot!(keys(&good), @"after before checks cluster command database earlier ended exit_code git_commit outcome rollback run snapshot warnings");
         assert_eq!(good["rollback"], "pgkeep rollback 20261121T020000Z-5f3a9c21");
         let error = MigrateError::ChecksFailed("…".to_owned());
         let failure = Some(failed(error));

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde_json::{Value as Json, json};
 
 use super::backup::checks_text;
-use super::text::{Lines, duration, harmless};
-use crate::domain::migration::{MigrationRecord, SnapshotDecision, State};
+use super::text::{Lines, duration, harmless, time};
+use crate::domain::migration::{Earlier, MigrationRecord, SnapshotDecision, State};
 use crate::guard::migrate::{Planned, Report, Survey};
 
 /// So many names are shown of one kind; the JSON has them all.
@@ -28,6 +28,9 @@ pub(super) fn survey_text(survey: &Survey) -> String {
     }
     if let Some(commit) = &survey.git_commit {
         text.fact("git commit", commit);
+    }
+    if let Some(earlier) = &survey.earlier {
+        earlier_text(&mut text, earlier);
     }
     let planned = match &survey.planned {
         Planned::Snapshot => "will be taken before the command".to_owned(),
@@ -52,8 +55,37 @@ pub(super) fn survey_json(survey: &Survey) -> Json {
         "command": survey.command,
         "git_commit": survey.git_commit,
         "before": survey.states,
+        "earlier": survey.earlier,
         "snapshot": { "decision": planned, "reason": reason },
     })
+}
+
+/// A run that has no recorded end, and what is known of what it did.
+fn earlier_text(text: &mut Lines, earlier: &Earlier) {
+    let Earlier { run, snapshot, at, host, .. } = earlier;
+    let at = time(*at);
+    text.fact("earlier run", &format!("{run} on {host} has no recorded end"));
+    match &earlier.command {
+        Some(command) => {
+            let told = format!("`{}` began at {at}, and may be at work still", command.join(" "));
+            text.fact("its command", &told);
+        }
+        None => text.fact("its command", &format!("was not begun; its snapshot began at {at}")),
+    }
+    text.fact(
+        "before it",
+        &format!("snapshot {snapshot}, which is kept: pgkeep rollback {snapshot}"),
+    );
+    for line in &earlier.since {
+        text.fact("since then", line);
+    }
+    if earlier.command.is_some() && earlier.since.is_empty() {
+        text.fact("since then", "no tool's history tells what it has done");
+    }
+    if !earlier.kept_as.is_empty() {
+        let kept = earlier.kept_as.join(", ");
+        text.fact("gone back", &format!("to that snapshot already: what was live then is {kept}"));
+    }
 }
 
 fn state_text(text: &mut Lines, state: &State) {
@@ -91,6 +123,36 @@ fn names(all: &[String]) -> String {
     let more = all.len().saturating_sub(NAMES_MAX);
     let shown = all[..all.len() - more].join(", ");
     if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+/// All that is recorded of a run, as `show` tells it.
+pub(super) fn record_text(record: &MigrationRecord) -> String {
+    let mut text = Lines::default();
+    text.fact("command", &record.command.join(" "));
+    text.fact("git commit", record.git_commit.as_deref().unwrap_or("unknown"));
+    text.fact("outcome", record.outcome.as_str());
+    text.fact(
+        "snapshot",
+        &match &record.snapshot {
+            SnapshotDecision::Taken { id, verified: true } => format!("{id}, verified before"),
+            SnapshotDecision::Taken { id, .. } => id.to_string(),
+            SnapshotDecision::NothingToLose { reason } => format!("none: {reason}"),
+            SnapshotDecision::NothingPending => "none: nothing was pending".to_owned(),
+            SnapshotDecision::None => "none".to_owned(),
+        },
+    );
+    if let Some(earlier) = &record.earlier {
+        earlier_text(&mut text, earlier);
+    }
+    text.line("\nbefore:");
+    for state in &record.before {
+        state_text(&mut text, state);
+    }
+    if record.before.is_empty() {
+        text.line("no tool's history");
+    }
+    text.block(&report_text(record));
+    text.into_text()
 }
 
 /// What came of it.

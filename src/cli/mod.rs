@@ -22,6 +22,7 @@ mod recovery;
 mod reports;
 mod rollback;
 mod run;
+mod show;
 mod status;
 mod stored;
 mod text;

@@ -146,6 +146,11 @@ fn loss_text(chosen: &Chosen, plan: &RollbackPlan, server: &str) -> String {
         time(manifest.started_at)
     ));
     text.line(&format!("on the server at {}", harmless(server)));
+    if plan.unended {
+        text.line(
+            "the guarded run that took it has no recorded end: its command may be at work still",
+        );
+    }
     kept_before_text(&mut text, plan);
     match &plan.loss {
         Loss::Nothing => {
@@ -353,6 +358,7 @@ fn dry_run_json(chosen: &Chosen, plan: &RollbackPlan) -> Json {
     let mut document = plan_json(&plan.restore);
     document["lost"] = lost_json(chosen, &plan.loss);
     document["gone_back_before"] = json!(plan.restore.kept_before);
+    document["unended"] = plan.unended.into();
     document
 }
 
@@ -455,7 +461,7 @@ mod tests {
             kept_before: Vec::new(),
             aside: "shop_rolled_back_2".to_owned(),
         };
-        RollbackPlan { restore, loss, is_migrated: true }
+        RollbackPlan { restore, loss, is_migrated: true, unended: false }
     }
 
     fn known(lost: Lost) -> RollbackPlan {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value as Json, json};
 use tracing::Instrument as _;
 
-use super::args::{Adopt, Init, List, Show, Snapshot, TriggerArg, Verb};
-use super::backup::{Listed, Shown, list_json, list_text, show_json, show_text, snapshot_text};
+use super::args::{Adopt, Init, List, Snapshot, TriggerArg, Verb};
+use super::backup::{Listed, list_json, list_text, snapshot_text};
 use super::context::Context;
 use super::reports::{init_json, init_text};
 use super::run::Ended;
@@ -83,7 +83,7 @@ async fn looks(context: &Context, verb: Verb) -> Result<(), Ended> {
     match verb {
         Verb::Init(args) => initialise(context, args).await,
         Verb::List(args) => list(context, &args).await,
-        Verb::Show(args) => show(context, &args).await,
+        Verb::Show(args) => super::show::show(context, &args).await,
         Verb::Pin(args) => mark(context, &args.id, true).await,
         Verb::Unpin(args) => mark(context, &args.id, false).await,
         Verb::Adopt(args) => adopt(context, &args).await,
@@ -256,7 +256,7 @@ impl Gravest {
     }
 }
 
-fn listed(entry: &Entry) -> Listed<'_> {
+pub(super) fn listed(entry: &Entry) -> Listed<'_> {
     Listed {
         manifest: &entry.manifest,
         pinned: entry.pinned,
@@ -285,21 +285,6 @@ async fn list(context: &Context, args: &List) -> Result<(), Ended> {
         context.output.complaint(&told);
     }
     gravest.end()
-}
-
-async fn show(context: &Context, args: &Show) -> Result<(), Ended> {
-    let progress = context.progress();
-    let opened = Opened::open(context, &progress).await?;
-    let found =
-        inspect::show(&opened.repository, &opened.filter, &args.id).await.map_err(failed)?;
-    progress.clear();
-    let shown = Shown {
-        listed: listed(&found.entry),
-        inventory: found.inventory.as_ref(),
-        verifications: &found.verifications,
-        recovery: &found.recovery,
-    };
-    Ok(context.output.result(|| show_text(&shown), || show_json(&shown))?)
 }
 
 async fn mark(context: &Context, id: &str, pinned: bool) -> Result<(), Ended> {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::id::{BackupId, ClusterName};
-use super::migration::MigrationRecord;
+use super::migration::{GuardOutcome, MigrationRecord};
 
 /// A run: its id is found in logs, events, manifests and answers of the API alike. In the shape of a backup id.
 pub type RunId = BackupId;
@@ -62,6 +62,12 @@ impl Event {
     /// The run that it is of.
     pub fn run(&self) -> &RunId {
         self.run.as_ref().unwrap_or(&self.id)
+    }
+
+    /// Whether it only says that a guarded command is about to begin.
+    pub fn is_begin(&self) -> bool {
+        let outcome = self.migration.as_ref().map(|record| record.outcome);
+        outcome == Some(GuardOutcome::Begun)
     }
 
     /// Whether it is about that database.

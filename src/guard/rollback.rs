@@ -38,6 +38,8 @@ pub struct RollbackPlan {
     /// Whether what is live is what a migration made of the snapshot, as far as anybody knows: not where the snapshot
     /// is of another moment, or was gone back to before.
     pub is_migrated: bool,
+    /// Whether the guarded run that took the snapshot has no recorded end, and its command may be at work still.
+    pub unended: bool,
 }
 
 impl RollbackPlan {
@@ -58,7 +60,12 @@ pub async fn plan(
     let manifest = &chosen.entry.manifest;
     let is_first = plan.kept_before.is_empty();
     let is_migrated = is_first && manifest.trigger == Trigger::PreMigration;
-    let mut plan = RollbackPlan { restore: plan, loss: Loss::Nothing, is_migrated };
+    let guard = restoring.repository.unended_guard(&manifest.cluster, &manifest.database).await;
+    // Worth a word, and no reason to stop where it cannot be read.
+    let unended = guard
+        .unwrap_or_default()
+        .is_some_and(|one| one.begun.is_some() && one.snapshot == manifest.id);
+    let mut plan = RollbackPlan { restore: plan, loss: Loss::Nothing, is_migrated, unended };
     if !plan.swaps() {
         return Ok(plan);
     }

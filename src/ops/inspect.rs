@@ -1,5 +1,6 @@
 //! `list`, `show`, `pin`, `unpin`: looking at the catalog, and marking it.
 
+use crate::domain::audit::Recorded;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::inventory::Inventory;
 use crate::domain::observer::{Observer, Severity, Silent};
@@ -7,6 +8,9 @@ use crate::domain::selector::{Selector, SelectorError};
 use crate::domain::verification::VerificationRecord;
 use crate::repo::catalog::{Catalog, Entry, Filter};
 use crate::repo::{RepoError, Repository, layout};
+
+/// So many of what an id could mean are told.
+const CHOICES_MAX: usize = 8;
 
 /// Why a look failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +21,9 @@ pub enum InspectError {
     /// A text that names no backup.
     #[error(transparent)]
     Selector(#[from] SelectorError),
+    /// Neither a backup nor a run.
+    #[error("no backup and no run matches `{0}`")]
+    NoSuch(String),
     /// The sealed inventory is not one.
     #[error("the inventory of {id} cannot be read")]
     Inventory {
@@ -33,6 +40,7 @@ impl Failure for InspectError {
         match self {
             Self::Repo(error) => error.kind(),
             Self::Selector(_) => FailureKind::Usage,
+            Self::NoSuch(_) => FailureKind::NotFound,
             Self::Inventory { .. } => FailureKind::Damage,
         }
     }
@@ -41,6 +49,10 @@ impl Failure for InspectError {
             Self::Repo(error) => error.hint(),
             Self::Selector(_) => Some(
                 "an id or its beginning, `latest`, `latest~1` or `latest:pre-migration`".to_owned(),
+            ),
+            Self::NoSuch(_) => Some(
+                "`pgkeep list` shows the backups, `pgkeep log` the runs; `--database` and `--cluster` narrow them"
+                    .to_owned(),
             ),
             Self::Inventory { .. } => Some("it may be of a newer pgkeep".to_owned()),
         }
@@ -115,6 +127,68 @@ pub async fn show(
         "sed -n '/^```sh$/,/^```$/{//!p}' \"$REPOSITORY/RECOVER.md\" | sh".to_owned(),
     ];
     Ok(Shown { entry, inventory, verifications, recovery })
+}
+
+/// What an id names.
+#[derive(Debug)]
+pub enum Named {
+    /// A backup.
+    Backup(Box<Shown>),
+    /// A run, by what is recorded of it.
+    Run(Box<Recorded>),
+}
+
+/// The backup or the run that `wanted` names.
+pub async fn show_any(
+    repository: &Repository,
+    filter: &Filter,
+    wanted: &str,
+) -> Result<Named, InspectError> {
+    let backup = async || Ok(Named::Backup(Box::new(show(repository, filter, wanted).await?)));
+    let Selector::Prefix(prefix) = wanted.parse()? else { return backup().await };
+    let names = repository.manifest_names(filter.cluster.as_ref()).await?;
+    if names.iter().any(|name| name.id.as_str() == wanted) {
+        return backup().await;
+    }
+    let runs = runs(repository, filter, &prefix).await?;
+    if runs.is_empty() {
+        let named = names.iter().any(|name| name.id.as_str().starts_with(&*prefix));
+        return if named { backup().await } else { Err(InspectError::NoSuch(wanted.to_owned())) };
+    }
+    let catalog = repository.catalog(filter).await?;
+    let ids = catalog.entries.iter().map(|entry| &entry.manifest.id);
+    let ids = ids.filter(|id| id.as_str().starts_with(&*prefix));
+    let backups = ids.map(|id| format!("backup {id}"));
+    let told = runs.iter().map(|one| format!("run {} ({})", one.event.run(), one.event.event));
+    let choices: Vec<String> = backups.chain(told).take(CHOICES_MAX).collect();
+    if choices.len() > 1 {
+        return Err(RepoError::Ambiguous { wanted: wanted.to_owned(), choices }.into());
+    }
+    Ok(Named::Run(Box::new(runs.into_iter().next().expect("it is the one choice"))))
+}
+
+/// The runs whose id begins so, each by its last event; what a prune was about to remove is joined to that.
+async fn runs(
+    repository: &Repository,
+    filter: &Filter,
+    prefix: &str,
+) -> Result<Vec<Recorded>, InspectError> {
+    let trail = repository.events_of(filter.cluster.as_ref(), prefix).await?;
+    let mut runs: Vec<Recorded> = Vec::new();
+    for one in trail.events {
+        match runs.iter_mut().find(|known| known.event.run() == one.event.run()) {
+            Some(known) if known.event.backups.is_empty() => {
+                known.event.backups = one.event.backups;
+            }
+            Some(_) => {}
+            None => runs.push(one),
+        }
+    }
+    runs.retain(|one| filter.database.as_ref().is_none_or(|name| one.event.is_about(name)));
+    match trail.faults.into_iter().next() {
+        Some(fault) if runs.is_empty() => Err(fault.into()),
+        _ => Ok(runs),
+    }
 }
 
 /// The inventory that a backup keeps sealed.

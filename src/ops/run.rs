@@ -5,8 +5,8 @@
 //! it was. A host without a writer key signs nothing and so leaves no event; nor does one whose keys were refused,
 //! since what it signs may count for nothing.
 //!
-//! A run that is killed, or dropped, leaves no event; of a prune there may be the one that it put before it removed
-//! anything.
+//! A run that is killed, or dropped, leaves no event of its end; of a prune there may be the one that it put before it
+//! removed anything, of a guarded migration the one that says that its command begins.
 
 use std::time::Duration;
 
@@ -161,6 +161,44 @@ impl Run {
         self.database = Some(database.to_owned());
     }
 
+    /// Records that a guarded command is about to begin: an event that has the id of its snapshot, so that a run that is
+    /// killed from then on is known by it. Best effort, as the end is.
+    pub async fn begins(
+        &self,
+        repository: &Repository,
+        snapshot: &BackupId,
+        record: MigrationRecord,
+        observer: &dyn Observer,
+    ) {
+        if repository.keys().writer.is_none() {
+            return;
+        }
+        let ambient = repository.ambient();
+        let took = ambient.monotonic().saturating_sub(self.begun);
+        let event = Event {
+            format: FORMAT,
+            id: snapshot.clone(),
+            run: Some(self.id.clone()),
+            event: self.verb.to_owned(),
+            at: ambient.now(),
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            database: self.database.clone(),
+            backup: Some(snapshot.clone()),
+            origin: self.by.origin.as_str().to_owned(),
+            user: self.by.user.clone(),
+            host: self.by.host.clone(),
+            pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
+            exit_code: 0,
+            message: Some(shortened(&record.summary())),
+            backups: Vec::new(),
+            migration: Some(Box::new(record)),
+        };
+        if let Err(why) = put(repository, &self.clusters, &event).await {
+            let told = format!("that run {} begins is not in the audit trail: {why}", self.id);
+            observer.finding(Severity::Warning, &told);
+        }
+    }
+
     /// Leaves an event in the trail of each cluster that it was about.
     pub async fn end(self, repository: &Repository, ending: Ending, observer: &dyn Observer) {
         let ambient = repository.ambient();
@@ -196,17 +234,7 @@ impl Run {
             backups: Vec::new(),
             migration: ending.migration,
         };
-        let put = async {
-            for cluster in &self.clusters {
-                repository.put_event(cluster, &event).await?;
-            }
-            Ok::<_, RepoError>(())
-        };
-        let why = match tokio::time::timeout(RECORD_MAX, put).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => chain(&error),
-            Err(_) => format!("the store gave no answer within {} s", RECORD_MAX.as_secs()),
-        };
+        let Err(why) = put(repository, &self.clusters, &event).await else { return };
         let told = format!("run {} is not in the audit trail: {why}", self.id);
         if ending.kind == Some(FailureKind::Store) {
             // Nobody has to be told twice that the store is out of reach.
@@ -214,6 +242,25 @@ impl Run {
         } else {
             observer.finding(Severity::Warning, &told);
         }
+    }
+}
+
+/// Puts it into the trail of each; why that came to nothing.
+async fn put(
+    repository: &Repository,
+    clusters: &[ClusterName],
+    event: &Event,
+) -> Result<(), String> {
+    let put = async {
+        for cluster in clusters {
+            repository.put_event(cluster, event).await?;
+        }
+        Ok::<_, RepoError>(())
+    };
+    match tokio::time::timeout(RECORD_MAX, put).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!("the store gave no answer within {} s", RECORD_MAX.as_secs())),
     }
 }
 

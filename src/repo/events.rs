@@ -1,6 +1,8 @@
 //! The audit trail: one signed object for each event, put once and never changed. A prune of all databases of a cluster
 //! removes those that are older than [`KEPT_DAYS`] (`repo::prune::tidy`).
 
+use std::collections::HashSet;
+
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::catalog::ManifestName;
@@ -13,6 +15,11 @@ use crate::domain::key::ObjectKey;
 
 /// So long an event is there to be read: more than a year, so that yearly work can be compared with the last time.
 pub const KEPT_DAYS: i64 = 400;
+
+/// So many events are looked through behind the place where one of a run would be.
+const NEAR: usize = 200;
+/// So many characters of an id are its time.
+const SECOND: usize = 16;
 
 /// Which events are wanted.
 #[derive(Debug, Clone, Default)]
@@ -47,8 +54,15 @@ impl Repository {
     pub async fn newest_events(&self, wanted: &Wanted) -> Result<Trail, RepoError> {
         let mut names = self.event_names(wanted.cluster.as_ref()).await?;
         names.sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.cluster.cmp(&b.cluster)));
-        let is_wanted = |event: &Event| {
-            wanted.database.as_ref().is_none_or(|database| event.is_about(database))
+        let recorded: HashSet<ManifestName> = names.iter().cloned().collect();
+        // That a command was begun is told until its end is.
+        let has_ended = |cluster: &ClusterName, event: &Event| {
+            let end = ManifestName { cluster: cluster.clone(), id: event.run().clone() };
+            event.is_begin() && recorded.contains(&end)
+        };
+        let is_wanted = |cluster: &ClusterName, event: &Event| {
+            !has_ended(cluster, event)
+                && wanted.database.as_ref().is_none_or(|database| event.is_about(database))
         };
         let mut trail = Trail::default();
         let mut read = stream::iter(names)
@@ -64,7 +78,9 @@ impl Repository {
                 break;
             }
             match read {
-                Ok(event) if is_wanted(&event) => trail.events.push(Recorded { cluster, event }),
+                Ok(event) if is_wanted(&cluster, &event) => {
+                    trail.events.push(Recorded { cluster, event });
+                }
                 // About another database; or swept since it was listed.
                 Ok(_) => {}
                 Err(RepoError::Store(error)) if error.is_not_found() => {}
@@ -81,8 +97,45 @@ impl Repository {
         Ok(trail)
     }
 
+    /// The events of runs whose id begins with `prefix`, newest first; a run may have two.
+    ///
+    /// One that is named otherwise than its run follows it soon: of a prune, and of a command that was begun.
+    pub async fn events_of(
+        &self,
+        cluster: Option<&ClusterName>,
+        prefix: &str,
+    ) -> Result<Trail, RepoError> {
+        let mut names = self.event_names(cluster).await?;
+        names.sort_by(|a, b| a.id.cmp(&b.id).then_with(|| a.cluster.cmp(&b.cluster)));
+        // Ids of one second are in no order.
+        let second = &prefix[..prefix.len().min(SECOND)];
+        names.retain(|name| name.id.as_str() >= second);
+        let own = names.iter().filter(|name| name.id.as_str().starts_with(prefix)).count();
+        names.truncate(own.saturating_add(NEAR));
+        let mut trail = Trail::default();
+        let mut read = stream::iter(names)
+            .map(|name| async move {
+                let read = self.event(&name).await;
+                (name, read)
+            })
+            .buffered(self.store.concurrency().max(1));
+        while let Some((ManifestName { cluster, id }, read)) = read.next().await {
+            match read {
+                Ok(event) if event.run().as_str().starts_with(prefix) => {
+                    trail.events.push(Recorded { cluster, event });
+                }
+                Err(RepoError::Store(error)) if error.is_not_found() => {}
+                Err(RepoError::Store(error)) => return Err(error.into()),
+                Err(fault) if id.as_str().starts_with(prefix) => trail.faults.push(fault),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        trail.events.sort_by_key(|one| std::cmp::Reverse(one.event.at));
+        Ok(trail)
+    }
+
     /// All that are there, each by the name that a backup of that id would have.
-    async fn event_names(
+    pub(super) async fn event_names(
         &self,
         cluster: Option<&ClusterName>,
     ) -> Result<Vec<ManifestName>, RepoError> {
@@ -97,7 +150,7 @@ impl Repository {
         Ok(names)
     }
 
-    async fn event(&self, name: &ManifestName) -> Result<Event, RepoError> {
+    pub(super) async fn event(&self, name: &ManifestName) -> Result<Event, RepoError> {
         let key = layout::event(&name.cluster, &name.id);
         let bytes = self.get_signed(&key).await?;
         let event: Event = documents::parse(&key, &bytes)?;
@@ -196,6 +249,30 @@ mod tests {
         assert_eq!(trail.events.len(), 2);
         let kinds: Vec<FailureKind> = trail.faults.iter().map(Failure::kind).collect();
         assert_eq!(kinds, [FailureKind::Damage, FailureKind::Usage, FailureKind::Key]);
+    }
+
+    #[tokio::test]
+    async fn events_of_a_run_are_found_by_its_id_also_where_theirs_is_another() {
+        let repository = made().await;
+        let cluster: ClusterName = "main".parse().expect("a name");
+        for second in [1, 2, 3] {
+            repository.put_event(&cluster, &event(second, None)).await.expect("put");
+        }
+        let run = event(2, None).id;
+        let closing = Event { run: Some(run.clone()), ..event(4, None) };
+        repository.put_event(&cluster, &closing).await.expect("put");
+        let found = async |prefix: &str| {
+            let trail = repository.events_of(None, prefix).await.expect("read");
+            assert!(trail.faults.is_empty(), "{:?}", trail.faults);
+            let mut ids: Vec<BackupId> = trail.events.into_iter().map(|one| one.event.id).collect();
+            ids.sort();
+            ids
+        };
+        assert_eq!(found(run.as_str()).await, [run.clone(), closing.id.clone()]);
+        assert_eq!(found(&run.as_str()[..17]).await, [run, closing.id.clone()]);
+        assert_eq!(found(closing.id.as_str()).await, []);
+        assert_eq!(found("20261121T0200").await.len(), 4);
+        assert_eq!(found("20991121").await, []);
     }
 
     #[tokio::test]

@@ -31,6 +31,7 @@ pub mod documents;
 pub mod epochs;
 pub mod error;
 pub mod events;
+pub mod guards;
 pub mod history;
 pub mod layout;
 pub mod marks;

@@ -19,7 +19,7 @@ fn of(verb: &str) -> impl Iterator<Item = &'static str> + '_ {
 fn every_failpoint_belongs_to_a_story_here() {
     for name in ALL {
         assert!(
-            ["snapshot", "restore", "rotate", "in-place", "prune"]
+            ["snapshot", "restore", "rotate", "in-place", "migrate", "prune"]
                 .contains(&name.split('.').next().expect("a verb")),
             "{name}"
         );

@@ -2,8 +2,10 @@
 //! afterwards. Commands are plain `psql` and `sh` here; `guard/prisma.rs` has the real Prisma.
 
 mod after;
+mod killed;
 mod others;
 mod prisma;
+mod shown;
 mod target;
 mod tools;
 

@@ -7,6 +7,7 @@
 
 mod around;
 mod command;
+mod earlier;
 mod record;
 mod table;
 mod tools;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use command::{Action, Command};
+pub use earlier::{Earlier, since};
 pub use record::{CommandEnd, GuardOutcome, MigrationRecord, SnapshotDecision, Warning};
 pub use table::{Column, Table, marks, recognise};
 
@@ -72,6 +74,27 @@ impl Tool {
         self.definition().name
     }
 
+    /// The tool of that word, however it is written.
+    pub fn of_word(word: &str) -> Option<Self> {
+        let found = tools::ALL.iter().find(|one| one.word.eq_ignore_ascii_case(word.trim()));
+        found.map(|definition| definition.tool)
+    }
+
+    /// What its table is called, unless it was told otherwise.
+    pub fn usual_table(self) -> &'static str {
+        self.definition().tables[0]
+    }
+
+    /// The command that applies its migrations.
+    pub fn apply(self) -> &'static str {
+        self.definition().apply
+    }
+
+    /// The command that mends its table after a failure, where it has one.
+    pub fn mend(self) -> Option<&'static str> {
+        self.definition().mend
+    }
+
     /// What is to be run when its history holds a migration that failed.
     pub fn after_failure(self, failed: &Failed) -> String {
         self.definition().after_failure.replace("NAME", &failed.name)
@@ -99,7 +122,7 @@ struct Definition {
     tool: Tool,
     word: &'static str,
     name: &'static str,
-    /// The usual names of its table, in lower case.
+    /// The usual names of its table, as it writes them.
     tables: &'static [&'static str],
     /// Whether others could have such columns, so that only the usual names count.
     only_named: bool,
@@ -120,6 +143,10 @@ struct Definition {
     pending: fn(&[Row], &[FileMigration]) -> Vec<String>,
     /// Whether such an applied row should have a file; not where the table holds a position only.
     has_file: fn(&Row) -> bool,
+    /// What applies its migrations.
+    apply: &'static str,
+    /// What mends its table after a failure, where it has such a command.
+    mend: Option<&'static str>,
     /// What is to be run after a failure; `NAME` stands for the migration.
     after_failure: &'static str,
 }

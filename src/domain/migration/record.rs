@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::id::BackupId;
 use super::super::verification::{Check, Outcome};
-use super::State;
+use super::{Earlier, State};
 
 /// What became of a guarded run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,21 @@ pub enum GuardOutcome {
     CommandFailed,
     /// It succeeded, and failed rows, an assertion or a health check say otherwise.
     ChecksFailed,
+    /// It is about to be run, and how it ended is not recorded yet.
+    Begun,
+}
+
+impl GuardOutcome {
+    /// The word in documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRun => "not-run",
+            Self::Succeeded => "succeeded",
+            Self::CommandFailed => "command-failed",
+            Self::ChecksFailed => "checks-failed",
+            Self::Begun => "begun",
+        }
+    }
 }
 
 /// Whether a snapshot was taken.
@@ -88,6 +103,9 @@ pub struct MigrationRecord {
     pub warnings: Vec<Warning>,
     /// What became of it.
     pub outcome: GuardOutcome,
+    /// An earlier run of that database, of which nobody knows how it ended.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
 }
 
 impl MigrationRecord {

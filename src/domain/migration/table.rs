@@ -25,7 +25,7 @@ pub struct Table {
 
 impl Table {
     fn is_of(&self, definition: &Definition) -> bool {
-        let named = definition.tables.contains(&self.name.to_lowercase().as_str());
+        let named = definition.tables.iter().any(|name| self.name.eq_ignore_ascii_case(name));
         let has = |(name, kind): &(&str, &str)| {
             self.columns.iter().any(|own| {
                 own.name.eq_ignore_ascii_case(name) && (kind.is_empty() || own.kind == *kind)
@@ -44,8 +44,9 @@ pub fn recognise(table: &Table) -> Option<Tool> {
 }
 
 /// By these a table is worth a look: usual names in lower case, and first columns of those that may have any name.
-pub fn marks() -> (Vec<&'static str>, Vec<&'static str>) {
-    let names = tools::ALL.iter().flat_map(|definition| definition.tables).copied();
+pub fn marks() -> (Vec<String>, Vec<&'static str>) {
+    let names = tools::ALL.iter().flat_map(|definition| definition.tables);
+    let names = names.map(|name| name.to_lowercase());
     let any_name = tools::ALL.iter().filter(|definition| !definition.only_named);
     (names.collect(), any_name.map(|definition| definition.columns[0].0).collect())
 }

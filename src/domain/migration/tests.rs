@@ -156,7 +156,7 @@ fn each_tools_table_is_told_by_its_columns() {
         let table = table(name, columns);
         assert_eq!(recognise(&table), Some(tool), "{name}");
         let (names, columns) = marks();
-        let marked = names.contains(&name.to_lowercase().as_str())
+        let marked = names.contains(&name.to_lowercase())
             || table.columns.iter().any(|column| columns.contains(&column.name.as_str()));
         assert!(marked, "{name} would not be looked at");
     }

@@ -110,7 +110,12 @@ pub fn due(
         None => Due::Now(occurrence),
         Some(left) => {
             let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
-            now.wall.checked_add(left).map_or(Due::Never, Due::At)
+            // The next time of the schedule waits for no attempt at the one before it.
+            match (now.wall.checked_add(left).ok(), next()) {
+                (Some(again), Due::At(next)) => Due::At(again.min(next)),
+                (Some(again), _) => Due::At(again),
+                (None, next) => next,
+            }
         }
     }
 }
@@ -270,6 +275,31 @@ mod tests {
             let forward = jumps.values().filter(|forward| **forward).count();
             prop_assert!(runs.len() <= 5 + 21 + forward, "{} runs in 20 days", runs.len());
         }
+    }
+
+    #[test]
+    fn the_wait_after_a_failed_attempt_keeps_no_later_run_waiting() {
+        let quarterly = schedule("*/15 * * * *");
+        let occurrence = quarterly.last(at(START + 3600)).expect("came");
+        let minutes = |minutes| Duration::from_mins(minutes);
+        let last = minutes(9);
+        // The fourth failed after nine minutes, and the next attempt would be eight later: two beyond the next time.
+        let attempts = Some(Attempts { occurrence, count: 4, first: Duration::ZERO, last });
+        for offset in [Duration::ZERO, Duration::from_secs(20)] {
+            let wall = later(later(occurrence, offset), last);
+            let now = Moment { wall, monotonic: last };
+            let told = due(&quarterly, offset, None, attempts, HOUR, now);
+            let next = later(later(occurrence, minutes(15)), offset);
+            assert_eq!(told, Due::At(next));
+            let then = Moment { wall: next, monotonic: last + minutes(6) };
+            let told = due(&quarterly, offset, None, attempts, HOUR, then);
+            assert_eq!(told, Due::Now(later(occurrence, minutes(15))));
+        }
+        // One that comes sooner is not put off.
+        let attempts = Some(Attempts { occurrence, count: 1, first: Duration::ZERO, last });
+        let now = Moment { wall: later(occurrence, last), monotonic: last };
+        let again = Due::At(later(occurrence, minutes(10)));
+        assert_eq!(due(&quarterly, Duration::ZERO, None, attempts, HOUR, now), again);
     }
 
     fn after(now: Moment, span: Duration) -> Moment {

@@ -6,9 +6,11 @@
 //!
 //! While the command runs, pgkeep holds nothing but the lock, in database `postgres`: the command may drop and create the
 //! database itself. What a crash leaves: before the snapshot's commit nothing; after it the snapshot, with its trigger
-//! and labels, which retention keeps for `pre_migration`. A guard that is killed does not take the command with it.
+//! and labels, which retention keeps for `pre_migration`; right before the command an event says that it begins. The
+//! next run finds these and tells what has happened ([`earlier`]). A guard that is killed does not take the command with it.
 
 mod after;
+mod earlier;
 mod error;
 mod survey;
 
@@ -28,7 +30,9 @@ use crate::domain::migration::{GuardOutcome, MigrationRecord, SnapshotDecision, 
 use crate::domain::observer::{Observer, Severity};
 use crate::domain::told::Failed;
 use crate::domain::verification::Outcome;
+use crate::failpoint;
 use crate::ops::inspect;
+use crate::ops::run::Run;
 use crate::ops::snapshot::{self, SnapshotError, SnapshotOptions};
 use crate::ops::verify::{self, Verifying};
 use crate::postgres::PostgresError;
@@ -56,6 +60,8 @@ pub struct Guarding<'a> {
     pub directory: &'a Path,
     /// Told right before the command begins: whatever is drawn on the terminal must go.
     pub begins: &'a (dyn Fn() + Sync),
+    /// The run, for the audit trail.
+    pub run: &'a Run,
     /// Who has the signals.
     pub relay: &'a Relay,
     /// Who is told.
@@ -121,6 +127,7 @@ pub fn not_run(command: &[String], survey: Option<&Survey>) -> MigrationRecord {
         checks: Vec::new(),
         warnings: Vec::new(),
         outcome: GuardOutcome::NotRun,
+        earlier: survey.and_then(|survey| survey.earlier.clone()),
     }
 }
 
@@ -129,6 +136,7 @@ pub async fn run(guarding: &Guarding<'_>, options: &MigrateOptions, survey: Surv
     let mut record = not_run(&options.command, Some(&survey));
     let failure = steps(guarding, options, &survey, &mut record).await.err();
     let failure = failure.map(|error| Failed::of(&error));
+    failpoint::hit("migrate.looked");
     Report { record, failure }
 }
 
@@ -151,6 +159,7 @@ async fn steps(
         Planned::Refused => return Err(refused(survey)),
         Planned::Snapshot => {
             let id = secure(guarding, survey).await?;
+            failpoint::hit("migrate.snapshot-taken");
             record.snapshot = SnapshotDecision::Taken { id: id.clone(), verified: false };
             if options.verify {
                 prove(guarding, &id).await?;
@@ -161,6 +170,11 @@ async fn steps(
     if guarding.cancel.is_cancelled() {
         return Err(MigrateError::Interrupted);
     }
+    if let Some(id) = record.way_back() {
+        let begun = MigrationRecord { outcome: GuardOutcome::Begun, ..record.clone() };
+        guarding.run.begins(guarding.repository, id, begun, guarding.observer).await;
+    }
+    failpoint::hit("migrate.begun");
     still_held(guarding, survey).await?;
     (guarding.begins)();
     let (name, arguments) = options.command.split_first().expect("checked by the survey");
@@ -168,6 +182,7 @@ async fn steps(
         program::run(&survey.program, arguments, options.stdout_to_stderr, guarding.relay).await;
     let ended =
         ended.map_err(|source| MigrateError::NotStarted { program: name.clone(), source })?;
+    failpoint::hit("migrate.ended");
     let code = ended.exit_code;
     record.ended = Some(ended);
     if survey.held.is_lost().await {

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::error::MigrateError;
-use super::{Guarding, MigrateOptions};
-use crate::domain::migration::{Action, Command, State};
+use super::{Guarding, MigrateOptions, earlier};
+use crate::domain::migration::{Action, Command, Earlier, State};
 use crate::domain::observer::Severity;
 use crate::guard::aftermath::Flaws;
 use crate::guard::project::Project;
@@ -71,6 +71,8 @@ pub struct Survey {
     pub git_commit: Option<String>,
     /// Whether the command is its tool's own that applies migrations.
     pub applies: bool,
+    /// An earlier run of which nobody knows how it ended.
+    pub earlier: Option<Earlier>,
     pub(super) understood: Command,
     /// Where Prisma's table is.
     pub(super) schema: Option<String>,
@@ -103,6 +105,7 @@ pub async fn survey(
         planned: Planned::NothingToLose("there is no such database"),
         git_commit: git::commit(guarding.directory),
         applies: understood.action == Action::Apply,
+        earlier: None,
         schema: schema.or_else(|| connection.schema().map(str::to_owned)),
         understood,
         flaws: Flaws::default(),
@@ -113,12 +116,14 @@ pub async fn survey(
         Ok(session) => session,
         Err(PostgresError::DatabaseMissing { .. }) => {
             survey.states = without_database(&survey.understood, &project);
+            survey.earlier = earlier::look(guarding, &survey.states, None).await;
             return Ok(survey);
         }
         Err(error) => return Err(error.into()),
     };
     let schema = survey.schema.as_deref();
     survey.states = history::states(&session, &survey.understood, schema, &project).await?;
+    survey.earlier = earlier::look(guarding, &survey.states, Some(&session)).await;
     survey.planned = if history::holds_something(&session).await? {
         survey.flaws = Flaws::of(&session).await?;
         if survey.applies && survey.states.iter().any(|state| !state.failed.is_empty()) {

@@ -5,65 +5,27 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::migration::Tool;
+
 /// The labels of a guarded snapshot that this reads.
 const TOOL: &str = "tool";
 const LAST_APPLIED: &str = "last_applied";
 
-/// A tool's name in the label, its table, what applies its migrations, and what mends a failed one there.
-struct Tool {
-    name: &'static str,
-    table: &'static str,
-    apply: &'static str,
-    mend: Option<&'static str>,
-}
-
-const fn tool(
-    name: &'static str,
-    table: &'static str,
-    apply: &'static str,
-    mend: Option<&'static str>,
-) -> Tool {
-    Tool { name, table, apply, mend }
-}
-
-const TOOLS: &[Tool] = &[
-    tool("prisma", "_prisma_migrations", "prisma migrate deploy", Some("prisma migrate resolve")),
-    tool("flyway", "flyway_schema_history", "flyway migrate", Some("flyway repair")),
-    tool("liquibase", "databasechangelog", "liquibase update", None),
-    tool("django", "django_migrations", "manage.py migrate", None),
-    tool("rails", "schema_migrations", "rails db:migrate", None),
-    tool("alembic", "alembic_version", "alembic upgrade", None),
-    tool("sqlx", "_sqlx_migrations", "sqlx migrate run", None),
-    tool("diesel", "__diesel_schema_migrations", "diesel migration run", None),
-    tool("goose", "goose_db_version", "goose up", None),
-    tool("knex", "knex_migrations", "knex migrate:latest", Some("knex migrate:unlock")),
-    tool("typeorm", "migrations", "typeorm migration:run", None),
-    tool("sequelize", "SequelizeMeta", "sequelize db:migrate", None),
-    tool("drizzle", "__drizzle_migrations", "drizzle-kit migrate", None),
-    tool("golang-migrate", "schema_migrations", "migrate up", Some("migrate force")),
-    tool("node-pg-migrate", "pgmigrations", "node-pg-migrate up", None),
-    tool("refinery", "refinery_schema_history", "refinery migrate", None),
-    tool("atlas", "atlas_schema_revisions", "atlas migrate apply", None),
-];
-
 /// What to know and to do, one line each, from the labels of the snapshot.
 pub(super) fn bookkeeping(labels: &BTreeMap<String, String>) -> Vec<String> {
-    let known = labels
-        .get(TOOL)
-        .and_then(|label| TOOLS.iter().find(|tool| tool.name.eq_ignore_ascii_case(label.trim())));
     let mut lines = Vec::new();
-    if let Some(tool) = known {
+    if let Some(tool) = labels.get(TOOL).and_then(|word| Tool::of_word(word)) {
         lines.push(format!(
             "`{}` was restored with the rest: a migration that ran since is pending again, one that failed since is \
              gone from it",
-            tool.table
+            tool.usual_table()
         ));
-        if let Some(mend) = tool.mend {
+        if let Some(mend) = tool.mend() {
             lines.push(format!("nothing has to be mended there: no `{mend}`"));
         }
         lines.push(format!(
             "fix or remove the migration's file first: the next `{}` runs it again",
-            tool.apply
+            tool.apply()
         ));
     } else {
         lines.push(

@@ -27,7 +27,7 @@ mod tests;
 pub use all::{Restored, all, plan_of_all};
 pub use error::{RestoreError, shell};
 pub use export::{ExportFormat, ExportReport, Form, Output, export};
-pub use plan::{Consent, Destination, Naming, RestorePlan};
+pub use plan::{Consent, Destination, Naming, RestorePlan, kept_before};
 
 use super::claim::Claim;
 use super::copy::{AfterLoad, OpenedBackup, dump_major, jobs};

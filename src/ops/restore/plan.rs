@@ -451,7 +451,7 @@ fn cut(database: &str, ending: &str) -> String {
 }
 
 /// The names of that kind that are taken, whichever of them were dropped in between.
-fn kept_before(database: &str, id: &BackupId, taken: &BTreeSet<String>) -> Vec<String> {
+pub fn kept_before(database: &str, id: &BackupId, taken: &BTreeSet<String>) -> Vec<String> {
     let ending = format!("_before_{id}");
     let is_one = |name: &&String| {
         name.rfind(&ending).is_some_and(|at| {

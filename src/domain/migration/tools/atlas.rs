@@ -30,6 +30,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files: unread,
     pending: not_recorded,
     has_file: |_| false,
+    apply: "atlas migrate apply",
+    mend: None,
     after_failure: "correct what follows the last statement of `NAME` that was applied, and apply again, or `atlas \
                     migrate set`, through `pgkeep migrate` too",
 };

@@ -18,6 +18,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files: unread,
     pending: not_recorded,
     has_file: |_| false,
+    apply: "diesel migration run",
+    mend: None,
     after_failure: "",
 };
 

@@ -23,6 +23,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files,
     pending: not_recorded,
     has_file: |_| false,
+    apply: "manage.py migrate",
+    mend: None,
     after_failure: "",
 };
 

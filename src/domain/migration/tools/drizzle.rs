@@ -22,6 +22,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files,
     pending,
     has_file: |_| true,
+    apply: "drizzle-kit migrate",
+    mend: None,
     after_failure: "",
 };
 

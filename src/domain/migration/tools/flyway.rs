@@ -37,6 +37,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files,
     pending,
     has_file: |row| row.checksum.is_some(),
+    apply: "flyway migrate",
+    mend: Some("flyway repair"),
     after_failure: "take back what of NAME is in force and correct it, then `flyway repair`, through `pgkeep migrate` \
                     too",
 };

@@ -19,6 +19,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files,
     pending,
     has_file: |_| true,
+    apply: "migrate up",
+    mend: Some("migrate force"),
     after_failure: "take back what of version NAME is in force, then `migrate force` the version before it, through \
                     `pgkeep migrate` too",
 };

@@ -24,6 +24,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files,
     pending: not_recorded,
     has_file: |_| true,
+    apply: "goose up",
+    mend: None,
     after_failure: "",
 };
 

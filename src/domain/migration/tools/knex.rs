@@ -22,6 +22,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files,
     pending: not_recorded,
     has_file: |_| true,
+    apply: "knex migrate:latest",
+    mend: Some("knex migrate:unlock"),
     after_failure: "",
 };
 

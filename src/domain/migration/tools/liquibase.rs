@@ -27,6 +27,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files: unread,
     pending: not_recorded,
     has_file: |_| false,
+    apply: "liquibase update",
+    mend: None,
     after_failure: "correct the change set NAME and run the update again",
 };
 

@@ -17,6 +17,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files: unread,
     pending: not_recorded,
     has_file: |_| false,
+    apply: "node-pg-migrate up",
+    mend: None,
     after_failure: "",
 };
 

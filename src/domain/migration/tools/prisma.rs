@@ -38,6 +38,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files,
     pending: not_recorded,
     has_file: |_| true,
+    apply: "prisma migrate deploy",
+    mend: Some("prisma migrate resolve"),
     after_failure: "look what of it is in force, then `prisma migrate resolve --rolled-back NAME` to have it applied \
                     again, or `--applied NAME` if all of it is there, through `pgkeep migrate` too",
 };

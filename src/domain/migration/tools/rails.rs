@@ -21,6 +21,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files,
     pending: not_recorded,
     has_file: |_| true,
+    apply: "rails db:migrate",
+    mend: None,
     after_failure: "",
 };
 

@@ -24,6 +24,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files: unread,
     pending: not_recorded,
     has_file: |_| false,
+    apply: "refinery migrate",
+    mend: None,
     after_failure: "",
 };
 

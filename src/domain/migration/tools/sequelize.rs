@@ -7,7 +7,7 @@ pub(super) const DEFINITION: Definition = Definition {
     tool: Tool::Sequelize,
     word: "sequelize",
     name: "Sequelize",
-    tables: &["sequelizemeta"],
+    tables: &["SequelizeMeta"],
     only_named: true,
     columns: &[("name", "")],
     exact: false,
@@ -17,6 +17,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files: unread,
     pending: not_recorded,
     has_file: |_| false,
+    apply: "sequelize db:migrate",
+    mend: None,
     after_failure: "",
 };
 

@@ -28,6 +28,8 @@ pub(super) const DEFINITION: Definition = Definition {
     files,
     pending: not_recorded,
     has_file: |_| true,
+    apply: "sqlx migrate run",
+    mend: None,
     after_failure: "take back what of `NAME` is in force and delete its row, through `pgkeep migrate` too",
 };
 
