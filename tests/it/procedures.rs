@@ -1,7 +1,9 @@
 //! The written migration procedures of five teams, each done entirely by pgkeep, with the real Prisma on a server of the
 //! team's own. What is run and configured is what stands in the team's guide.
 
+mod babynest;
 mod broxiva;
+mod github_actions;
 mod icms;
 mod kennel;
 
@@ -131,7 +133,8 @@ impl Team {
     /// What a new snapshot of that state would say is applied and pending, by the guide's own status command.
     #[track_caller]
     fn state(&self, name: &str) -> Value {
-        let script = self.block(name).replacen("pgkeep migrate", "pgkeep migrate --json", 1);
+        let script = self.block(name).replacen("--yes", "--dry-run", 1);
+        let script = script.replacen("pgkeep migrate", "pgkeep migrate --json", 1);
         let survey = self.keeper.shell(&script).run().expect_code(0).json();
         survey["before"][0].clone()
     }
@@ -177,6 +180,17 @@ fn block(page: &str, name: &str) -> String {
     }
     assert!(!found.is_empty(), "the guide has a block `{name}`");
     found
+}
+
+/// The variables below `env:` or `environment:` of a YAML block, in their order.
+fn variables(yaml: &str) -> Vec<(String, String)> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut lines = yaml.lines();
+    let heads = ["env:", "environment:"];
+    let head = lines.find(|line| heads.contains(&line.trim())).expect("variables");
+    let below = lines.take_while(|line| indent(line) > indent(head));
+    let pairs = below.map(|line| line.trim().split_once(": ").expect("NAME: value"));
+    pairs.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
 /// The names of what a snapshot of Prisma's table says is pending.
