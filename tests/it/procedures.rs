@@ -6,6 +6,7 @@ mod broxiva;
 mod github_actions;
 mod icms;
 mod kennel;
+mod village_manor;
 
 use std::path::Path;
 use std::time::Duration;

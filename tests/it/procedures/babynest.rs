@@ -1,4 +1,4 @@
-//! BabyNest: replicas that migrate when they start, a masked copy of production, a failed migration and its repair, and
+//! `BabyNest`: replicas that migrate when they start, a masked copy of production, a failed migration and its repair, and
 //! the hook, all by `docs/guides/babynest.md`.
 
 use rustix::process::Signal;

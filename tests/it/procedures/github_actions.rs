@@ -1,5 +1,7 @@
 //! GitHub Actions: the steps of `docs/guides/github-actions.md`, with nothing but the variables that stand there.
 
+use std::fmt::Write as _;
+
 use rustix::process::Signal;
 
 use super::{PATIENCE, Team, variables};
@@ -24,11 +26,12 @@ fn step(team: &Team, workflow: &str, secrets: &[(&str, &str)], run: &str) -> Pgk
         let own = secrets.iter().find(|(known, _)| Some(*known) == secret || **known == *name);
         let value = own.map_or(value.clone(), |(_, own)| (*own).to_owned());
         assert!(!value.contains("${{") && !value.contains('…'), "{name} is told: {value}");
-        command.push_str(&format!(" {name}='{value}'"));
+        write!(command, " {name}='{value}'").expect("a string takes it");
     }
     // Prisma asks its maker for news otherwise, and this server is not Amazon's.
     for (name, value) in secrets.iter().filter(|(name, _)| name.starts_with("HERE_")) {
-        command.push_str(&format!(" {}='{value}'", name.trim_start_matches("HERE_")));
+        let name = name.trim_start_matches("HERE_");
+        write!(command, " {name}='{value}'").expect("a string takes it");
     }
     let script = team.keeper.work().join("step");
     std::fs::write(script, format!("{run}\n")).expect("a file");

@@ -63,6 +63,13 @@ impl Prisma {
         self.write(&format!("prisma/migrations/{name}/migration.sql"), sql);
     }
 
+    /// Takes a migration back before it is deployed.
+    #[track_caller]
+    pub(crate) fn without(&self, name: &str) {
+        let directory = self.root.join("prisma/migrations").join(name);
+        std::fs::remove_dir_all(directory).expect("it was there");
+    }
+
     /// The scripts of its `package.json`.
     pub(crate) fn scripts(&self, scripts: &serde_json::Value) {
         let package = serde_json::json!({"name": "app", "private": true, "scripts": scripts});
