@@ -50,16 +50,23 @@ unpacked_root() {
     echo "$(temporary_directory)/pgkeep-postgresql-$(id -u)"
 }
 
-# Prisma's own command line, of the one version whose engine runs without a download of its own. Likewise once per user.
+# Prisma's own command line, of the one version whose engine runs without a download of its own, and pnpm, through which
+# one of the procedures runs it. Likewise once per user.
 prisma_version=6.19.3
+pnpm_version=10.18.3
 prisma_root() {
     echo "$(temporary_directory)/pgkeep-prisma-$(id -u)"
+}
+
+# A tree of other versions is another one, and stays as it is for who uses it.
+prisma_tree() {
+    echo "$(prisma_root)/$prisma_version-pnpm-$pnpm_version"
 }
 
 # prisma_dir: prints the directory with its node_modules, or fails.
 prisma_dir() {
     local tree
-    tree=$(prisma_root)/$prisma_version
+    tree=$(prisma_tree)
     [ -O "$(prisma_root)" ] && [ -f "$tree/.complete" ] && echo "$tree"
 }
 

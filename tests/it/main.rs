@@ -26,6 +26,7 @@ mod limits;
 mod lost_servers;
 mod names;
 mod page;
+mod procedures;
 mod proof;
 mod prune;
 mod replace;
