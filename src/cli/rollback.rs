@@ -64,7 +64,7 @@ pub(super) async fn rollback(context: &Context, args: Rollback) -> Result<(), En
 }
 
 /// Which snapshots are meant here. What goes without saying is what `snapshot` would take: of this host's cluster, and
-/// of the one database that a URL in the environment names.
+/// of the one database that the configuration, or a URL in the environment, names.
 fn scope(settings: &Settings, named: &Filter) -> Result<Scope, Failed> {
     let mut meant = named.clone();
     let mut clusters = settings.clusters.iter();
@@ -72,12 +72,14 @@ fn scope(settings: &Settings, named: &Filter) -> Result<Scope, Failed> {
     let own = named.cluster.as_ref().map_or(only, |name| settings.clusters.get_key_value(name));
     if let Some((name, cluster)) = own {
         meant.cluster = Some(name.clone());
-        let of_url = cluster.databases == Databases::OfConnection
-            && wiring::is_server_named(settings, cluster);
-        if of_url && meant.database.is_none() {
-            let connection = wiring::connection(settings, name, cluster).map_err(failed)?;
-            meant.database = Some(connection.database().to_owned());
-        }
+        meant.database = match (meant.database.take(), &cluster.databases) {
+            (None, Databases::OfConnection) if wiring::is_server_named(settings, cluster) => {
+                let connection = wiring::connection(settings, name, cluster).map_err(failed)?;
+                Some(connection.database().to_owned())
+            }
+            (None, Databases::Named(names)) if names.len() == 1 => names.first().cloned(),
+            (named, _) => named,
+        };
     }
     let configured = settings.clusters.keys().cloned().collect();
     Ok(Scope { named: named.clone(), meant, configured })

@@ -20,7 +20,7 @@ const NEWEST: &str = "latest:pre-migration";
 pub struct Scope {
     /// What the command line names.
     pub named: Filter,
-    /// The same, and what goes without saying: this host's only cluster, and the only database that a URL means.
+    /// The same, and what goes without saying: this host's only cluster, and the only database that is configured.
     pub meant: Filter,
     /// The clusters whose servers are configured here.
     pub configured: BTreeSet<ClusterName>,

@@ -106,6 +106,12 @@ fn where_several_databases_fit_the_choices_are_named() {
     assert_eq!((kept(&one), kept(&two)), (Vec::new(), Vec::new()));
     keeper.pgkeep(rollback).args(["--database", &two.name]).run().expect_code(0);
     assert_eq!((kept(&one).len(), kept(&two).len()), (0, 1));
+    // Only one of them is this host's.
+    let path = keeper.home().join("pgkeep.toml");
+    let text = std::fs::read_to_string(&path).expect("configured");
+    std::fs::write(&path, format!("{text}databases = [{:?}]\n", one.name)).expect("written");
+    keeper.pgkeep(rollback).run().expect_code(0);
+    assert_eq!((kept(&one).len(), kept(&two).len()), (1, 1));
 }
 
 #[test]
