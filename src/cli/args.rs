@@ -198,7 +198,7 @@ pub(super) struct Migrate {
     /// Go on although COMMAND, DIRECT_URL or DATABASE_URL names another database than the one that is saved
     #[arg(long)]
     pub(super) elsewhere: bool,
-    /// Do not run it unless a rollback could run from here: the identity is here, and the role may
+    /// Do not run it unless a rollback could run from here: identity, rights of the role, room for a copy
     #[arg(long)]
     pub(super) require_rollback: bool,
     /// Restore the snapshot into scratch and compare it, before the command

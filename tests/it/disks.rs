@@ -177,6 +177,39 @@ SELECT 1;
     });
 }
 
+#[test]
+fn a_server_without_room_for_a_copy_is_seen_before_anything_is_made() {
+    let name = "disks::a_server_without_room_for_a_copy_is_seen_before_anything_is_made";
+    with_own_mounts(name, || {
+        let server = Server::newer();
+        let database = server.database("crowded");
+        let keeper = Keeper::initialised(&database.shop(100).url());
+        keeper.pgkeep(["snapshot"]).run().expect_code(0);
+        // As pgkeep sees it; the server itself goes on.
+        let data = database.psql("SHOW data_directory");
+        let disk = Disk::mount(Path::new(data.trim()), 100);
+        let words = [data.trim(), "100 MiB free", "MiB are needed"];
+        let restore = ["restore", "--as", "crowded_copy", "--yes"];
+        keeper.pgkeep(restore).run().expect_failure(4, &words);
+        let guarded = |flags: &[&str]| {
+            let command = ["--", "touch", "ran"];
+            keeper.pgkeep(["migrate", "--yes"]).args(flags).args(command).run()
+        };
+        // A copy would not fit, which keeps nobody from migrating unless the way back is a condition.
+        let words = ["a rollback could not run from here", "100 MiB free"];
+        guarded(&["--require-rollback"]).expect_failure(10, &words);
+        assert!(!keeper.work().join("ran").exists());
+        assert_eq!(keeper.list().len(), 1, "no snapshot was taken for it");
+        let output = guarded(&[]).expect_code(0);
+        assert!(words.iter().all(|words| output.stderr.contains(words)), "{}", output.stderr);
+        assert!(keeper.work().join("ran").exists());
+        drop(disk);
+        let output = guarded(&["--require-rollback"]).expect_code(0);
+        assert!(!output.stderr.contains(words[0]), "{}", output.stderr);
+        assert!(!server.has_database("crowded_copy"));
+    });
+}
+
 /// The estimate cannot know an index that is many times its table.
 #[test]
 fn a_scratch_directory_that_fills_up_midway_is_no_verdict_on_the_backup() {

@@ -180,26 +180,6 @@ fn nothing_arrived(survey: &Survey) -> Check {
     Check::failed("arrived", told)
 }
 
-/// Whether the snapshot could be restored from here, by this role.
-pub(super) async fn way_back_is_open(guarding: &Guarding<'_>) -> Result<(), MigrateError> {
-    const MAY: &str = "
-        SELECT r.rolsuper OR (r.rolcreatedb AND pg_catalog.pg_has_role(d.datdba, 'MEMBER'))
-          FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
-         WHERE r.rolname = current_user AND d.datname = pg_catalog.current_database()";
-    if guarding.repository.keys().opener.is_none() {
-        return Err(MigrateError::NoWayBack("this host holds no identity".to_owned()));
-    }
-    let session = Session::connect(&guarding.connection(), "migrate").await?;
-    let may: bool = session.client().query_one(MAY, &[]).await.map_err(PostgresError::from)?.get(0);
-    if may {
-        return Ok(());
-    }
-    let role = guarding.snapshot.connection.user();
-    Err(MigrateError::NoWayBack(format!(
-        "role {role} may not create databases and rename this one"
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -148,8 +148,8 @@ impl Failure for MigrateError {
             }
             Self::FailedBefore { tool, failed, .. } => tool.after_failure(failed),
             Self::NoWayBack(_) => {
-                "leave out --require-rollback to go on without, or run it where the recovery kit is and as a role \
-                 that may create databases"
+                "leave out --require-rollback to go on without, or run it where the recovery kit is, as a role \
+                 that may create databases, and with room for a copy"
                     .to_owned()
             }
             Self::Busy { .. } => {

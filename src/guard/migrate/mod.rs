@@ -13,6 +13,7 @@ mod after;
 mod earlier;
 mod error;
 mod survey;
+mod way_back;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -146,9 +147,6 @@ async fn steps(
     survey: &Survey,
     record: &mut MigrationRecord,
 ) -> Result<(), MigrateError> {
-    if options.require_rollback && survey.planned == Planned::Snapshot {
-        after::way_back_is_open(guarding).await?;
-    }
     still_held(guarding, survey).await?;
     record.snapshot = match &survey.planned {
         Planned::NothingToLose(reason) => {

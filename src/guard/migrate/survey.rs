@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::error::MigrateError;
-use super::{Guarding, MigrateOptions, earlier};
+use super::{Guarding, MigrateOptions, earlier, way_back};
 use crate::domain::migration::{Action, Command, Earlier, State};
 use crate::domain::observer::Severity;
 use crate::guard::aftermath::Flaws;
@@ -136,7 +136,32 @@ pub async fn survey(
     } else {
         Planned::NothingToLose("the database holds no table")
     };
+    if survey.planned == Planned::Snapshot {
+        look_back(guarding, options, &session).await?;
+    }
     Ok(survey)
+}
+
+/// Whether a rollback could run. A host that only writes has none, which is no news; a full disk is.
+async fn look_back(
+    guarding: &Guarding<'_>,
+    options: &MigrateOptions,
+    session: &Session,
+) -> Result<(), MigrateError> {
+    if options.require_rollback
+        && let Some(why) = way_back::closed(guarding, session).await?
+    {
+        return Err(MigrateError::NoWayBack(why));
+    }
+    match way_back::cramped(guarding, session).await? {
+        Some(why) if options.require_rollback => Err(MigrateError::NoWayBack(why)),
+        Some(why) => {
+            let told = format!("a rollback could not run from here as it stands: {why}");
+            guarding.observer.finding(Severity::Warning, &told);
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses a command that names another database than the one that would be saved; the schema that it names.

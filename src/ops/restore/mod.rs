@@ -48,7 +48,7 @@ use crate::repo::catalog::Entry;
 use crate::scratch::database::{Creation, ScratchDatabase, maintenance_session};
 use crate::scratch::directory::ScratchDirectory;
 use crate::scratch::properties::DatabaseProperties;
-use crate::scratch::{registry, space};
+use crate::scratch::{ScratchError, registry, space};
 
 /// What a restore works with.
 #[derive(Clone, Copy)]
@@ -302,13 +302,10 @@ async fn require_space(
     session: &Session,
     archive_bytes: u64,
 ) -> Result<(), RestoreError> {
-    let scratch_dir = restoring.scratch_dir;
-    std::fs::create_dir_all(scratch_dir)
-        .map_err(crate::scratch::ScratchError::io("cannot create", scratch_dir))?;
-    space::require(scratch_dir, 0)?;
     let copy_bytes = space::restored_bytes(archive_bytes, None);
-    if let Some(data) = survey::local_data_directory(session, restoring.server).await {
-        return Ok(space::require(&data, copy_bytes)?);
+    let (server, scratch_dir) = (restoring.server, restoring.scratch_dir);
+    if room_for_copy(server, session, scratch_dir, copy_bytes).await? {
+        return Ok(());
     }
     let told = format!(
         "the server's disk cannot be seen from here; the copy takes about {} MiB of it",
@@ -316,6 +313,20 @@ async fn require_space(
     );
     restoring.observer.finding(Severity::Notice, &told);
     Ok(())
+}
+
+/// Refuses where there is too little; false where the server's disk cannot be seen from here.
+pub(crate) async fn room_for_copy(
+    server: &ConnectionInfo,
+    session: &Session,
+    scratch_dir: &Path,
+    copy_bytes: u64,
+) -> Result<bool, ScratchError> {
+    std::fs::create_dir_all(scratch_dir).map_err(ScratchError::io("cannot create", scratch_dir))?;
+    space::require(scratch_dir, 0)?;
+    let Some(data) = survey::local_data_directory(session, server).await else { return Ok(false) };
+    space::require(&data, copy_bytes)?;
+    Ok(true)
 }
 
 /// One restore, from the loaded archive on.
