@@ -32,6 +32,7 @@ mod prune;
 mod replace;
 mod rollback;
 mod s3;
+mod settings;
 mod status;
 mod stock_tools;
 mod stored;

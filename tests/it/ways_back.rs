@@ -138,6 +138,14 @@ fn missing_roles_are_made_when_asked_for_and_present_ones_keep_their_password() 
     let to = target.url("postgres");
     let refused = keeper.pgkeep(["restore", "--to", &to]).run().expect_failure(4, &["owner_role"]);
     assert!(refused.stderr.contains("--roles create"), "{refused:?}");
+    let roles =
+        "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname !~ '^pg_'";
+    let present = target.psql("postgres", roles);
+    let without = ["restore", "--all", "--to", &to, "--roles", "skip", "--no-owner"];
+    keeper.pgkeep(without).run().expect_code(0);
+    assert_eq!(target.psql("postgres", roles), present);
+    assert_eq!(target.psql("shop", "SELECT count(*) FROM orders"), "300");
+    target.psql("postgres", "DROP DATABASE shop");
     let planned = keeper.pgkeep(["restore", "--to", &to, "--roles", "create", "--dry-run"]).run();
     assert!(planned.expect_code(0).stdout.contains("create the roles"));
     assert!(!target.psql("postgres", "SELECT rolname FROM pg_roles").contains("owner_role"));
@@ -210,6 +218,46 @@ fn single_tables_come_back_with_what_they_need() {
             server.psql("postgres", &format!("DROP DATABASE {}", quoted(&copy)));
         }
     }
+}
+
+#[test]
+fn a_schema_comes_back_whole_and_no_other_does() {
+    let server = Server::newer();
+    let database = server.database("schemas");
+    database.psql(
+        "CREATE SCHEMA shop; CREATE SCHEMA secrets; CREATE TABLE secrets.t (a int); CREATE TABLE public.t (a int); \
+         CREATE TYPE shop.state AS ENUM ('new', 'paid'); \
+         CREATE TABLE shop.items (id serial PRIMARY KEY, name text); \
+         CREATE TABLE shop.sales (item int REFERENCES shop.items, state shop.state); \
+         CREATE VIEW shop.paid AS SELECT * FROM shop.sales WHERE state = 'paid'; \
+         INSERT INTO shop.items (name) SELECT 'item ' || n FROM generate_series(1, 70) n; \
+         INSERT INTO shop.sales SELECT id, 'paid' FROM shop.items",
+    );
+    let keeper = Keeper::initialised(&database.url());
+    keeper.snapshot();
+    let copy = format!("{}_copy", database.name);
+    let restore = ["restore", "--as", &copy, "--schema", "shop", "--check", "full"];
+    keeper.pgkeep(restore).run().expect_code(0);
+    let relations = "SELECT string_agg(format('%s.%s', n.nspname, c.relname), ' ' ORDER BY c.relname) FROM pg_class c \
+                     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'v', 'S') \
+                     AND n.nspname IN ('shop', 'secrets', 'public')";
+    let whole = "shop.items shop.items_id_seq shop.paid shop.sales";
+    let rows =
+        "SELECT count(*), max(p.item), (SELECT last_value FROM shop.items_id_seq) FROM shop.paid p";
+    assert_eq!(server.psql(&copy, relations), whole);
+    assert_eq!(server.psql(&copy, rows), database.psql(rows));
+    server.psql("postgres", &format!("DROP DATABASE {}", quoted(&copy)));
+    let target = server.database("piped_schema");
+    let script = format!(
+        "{} restore latest --output - --format sql --schema shop | psql -X -q -v ON_ERROR_STOP=1 '{}'",
+        env!("CARGO_BIN_EXE_pgkeep"),
+        target.url()
+    );
+    keeper.shell(&script).run().expect_code(0);
+    assert_eq!(
+        (target.psql(relations), target.psql(rows)),
+        (whole.to_owned(), database.psql(rows))
+    );
 }
 
 #[test]
