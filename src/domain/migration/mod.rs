@@ -8,6 +8,7 @@
 mod around;
 mod command;
 mod record;
+pub mod rehearsal;
 mod table;
 mod tools;
 
