@@ -9,6 +9,7 @@ mod around;
 mod command;
 mod earlier;
 mod record;
+pub mod rehearsal;
 mod table;
 mod tools;
 
