@@ -114,7 +114,7 @@ async fn attend(
 }
 
 /// Waits without reaping.
-fn seen_to_end(pid: Pid) -> io::Result<()> {
+pub(super) fn seen_to_end(pid: Pid) -> io::Result<()> {
     loop {
         match rustix::process::waitid(
             WaitId::Pid(pid),

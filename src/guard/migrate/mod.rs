@@ -129,6 +129,7 @@ pub fn not_run(command: &[String], survey: Option<&Survey>) -> MigrationRecord {
         warnings: Vec::new(),
         outcome: GuardOutcome::NotRun,
         earlier: survey.and_then(|survey| survey.earlier.clone()),
+        rehearsal: None,
     }
 }
 
