@@ -171,7 +171,7 @@ mod tests {
         .into();
         let named = ["MY_URL".to_owned()];
         let wanted = roles(&variables, &named, &guarded, &Nothing);
-        assert_eq!(wanted, ["app", "keeper", "gone", "other"]);
+        assert_eq!(wanted, ["app", "gone", "keeper", "other"]);
         let there = ["app", "keeper"].map(str::to_owned);
         let copy = Copy { port: 6000, password: "drawn", database: "shop", roles: &there };
         let changes = pointed(&variables, &named, &guarded, &Nothing, &copy);

@@ -1,6 +1,8 @@
 //! Why a rehearsal could not be made, or what it says against the command.
 
 use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::migration::Rehearsal;
+use crate::domain::migration::rehearsal::Verdict;
 use crate::ops::inspect::InspectError;
 use crate::ops::snapshot::SnapshotError;
 use crate::ops::verify::VerifyError;
@@ -84,14 +86,25 @@ pub enum RehearseError {
     #[error("the live database cannot be locked against the command through a pooler")]
     Pooled,
     /// It was made, and says no, or nothing.
-    #[error("the rehearsal {0}")]
-    NotPassed(String),
+    #[error("the rehearsal {}: {}", match .verdict { Verdict::None => "gives no verdict", _ => "failed" }, .reasons.join("; "))]
+    NotPassed {
+        /// Which of both.
+        verdict: Verdict,
+        /// Why.
+        reasons: Vec<String>,
+    },
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl RehearseError {
+    /// What a rehearsal that was made says against its command.
+    pub fn of(rehearsal: &Rehearsal) -> Option<Self> {
+        let (verdict, reasons) = (rehearsal.verdict, rehearsal.reasons.clone());
+        (verdict != Verdict::Passed).then_some(Self::NotPassed { verdict, reasons })
+    }
+
     fn cause(&self) -> Option<&dyn Failure> {
         Some(match self {
             Self::Inspect(error) => error,
@@ -159,7 +172,7 @@ impl Failure for RehearseError {
                     .to_owned()
             }
             Self::Pooled => "name the server itself in pgkeep's own address".to_owned(),
-            Self::NotPassed(_) => "the report above has what was found".to_owned(),
+            Self::NotPassed { .. } => "the report above has what was found".to_owned(),
             Self::Interrupted => "the copy is gone; run it again".to_owned(),
             _ => "run `pgkeep check`".to_owned(),
         })

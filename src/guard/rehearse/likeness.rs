@@ -37,6 +37,10 @@ const SETTINGS: &str = "
       FROM pg_catalog.pg_settings
      WHERE name::text = ANY ($1) AND source NOT IN ('client', 'session', 'database', 'user', 'database user')";
 
+const LIBRARIES: &str = "
+    SELECT setting FROM pg_catalog.pg_settings
+     WHERE name = 'shared_preload_libraries' AND setting <> ''";
+
 /// What is taken over, and what is not.
 pub(super) struct Likeness {
     pub(super) settings: Vec<(&'static str, String)>,
@@ -60,9 +64,9 @@ pub(super) async fn of(source: &Session) -> Result<Likeness, PostgresError> {
         }
         likeness.settings.push((name, value));
     }
-    let row = source.client().query_one("SHOW shared_preload_libraries", &[]).await?;
-    let libraries: String = row.get(0);
-    if !libraries.is_empty() {
+    // A row that not every role may see.
+    for row in source.client().query(LIBRARIES, &[]).await? {
+        let libraries: String = row.get(0);
         likeness.differs.push(format!("without the libraries {libraries}"));
     }
     likeness.differs.push("its disk and its processors are this machine's".to_owned());

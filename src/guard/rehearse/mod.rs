@@ -192,12 +192,13 @@ pub async fn run(
         copy => copy?,
     };
     let stage = Stage { rehearsing, options, understood, source: &source, copy: &copy };
-    let rehearsed = stage.rehearse(entry, likeness.differs).await.map_err(|error| match error {
-        RehearseError::Postgres(source @ PostgresError::ConnectionLost { .. }) => {
-            RehearseError::Lost { log: copy.log_tail(), source }
-        }
-        error => error,
-    });
+    let rehearsed =
+        Box::pin(stage.rehearse(entry, likeness.differs)).await.map_err(|error| match error {
+            RehearseError::Postgres(source @ PostgresError::ConnectionLost { .. }) => {
+                RehearseError::Lost { log: copy.log_tail(), source }
+            }
+            error => error,
+        });
     let stopped = copy.stop().await;
     let rehearsal = rehearsed?;
     stopped?;
@@ -238,7 +239,7 @@ impl Stage<'_> {
         differs: Vec<String>,
     ) -> Result<Rehearsal, RehearseError> {
         let Self { rehearsing, options, copy, .. } = *self;
-        let ready = self.unless_cancelled(self.prepare()).await?;
+        let ready = self.unless_cancelled(Box::pin(self.prepare())).await?;
         let Ready { changes, before, flaws, histories, fence } = ready;
         // It ends the command by itself when it is cancelled.
         let Worked { ended, seen, mut elsewhere } = self.work(&changes, fence).await?;
