@@ -68,6 +68,7 @@ fn help_is_exact() {
         "status",
         "log",
         "migrate",
+        "rehearse",
         "config",
         "config show",
         "config validate",

@@ -29,6 +29,7 @@ mod page;
 mod procedures;
 mod proof;
 mod prune;
+mod rehearse;
 mod replace;
 mod rollback;
 mod s3;
