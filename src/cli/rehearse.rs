@@ -189,12 +189,13 @@ pub(super) fn rehearsal_text(rehearsal: &Rehearsal) -> String {
 }
 
 fn locks_text(text: &mut Lines, rehearsal: &Rehearsal) {
-    let resolution = rehearsal.resolution_ms;
+    let pause = duration(rehearsal.resolution_ms);
+    let pause = format!("the longest pause between two looks was {pause}");
     if rehearsal.locks.is_empty() {
-        text.fact("locks", &format!("none was seen, looking every {resolution} ms"));
+        text.fact("locks", &format!("none was seen; {pause}"));
         return;
     }
-    text.fact("locks", &format!("seen for at least so long, looking every {resolution} ms"));
+    text.fact("locks", &format!("seen for at least so long; {pause}"));
     let columns = [("  TABLE", Align::Left), ("LOCK", Align::Left), ("HELD", Align::Right)];
     let mut table = Table::new(&columns);
     for lock in rehearsal.locks.iter().take(TABLES_MAX) {
