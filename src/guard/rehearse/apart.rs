@@ -3,6 +3,7 @@
 //! What a SIGKILL of pgkeep leaves: the command, whose server the next run ends.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -35,7 +36,9 @@ impl Apart {
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(directory).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::from(rustix::io::dup(io::stderr())?));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
         for (name, value) in changes {
             match value {
                 Some(value) => command.env(name, value),
