@@ -1,9 +1,12 @@
 //! The environment of a rehearsed command: whatever in ours leads to the database leads to the copy. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::Path;
 
+use crate::config::dotenv_pairs;
 use crate::domain::connection::{ConnectionInfo, ConnectionSources, Elsewhere};
-use crate::domain::migration::ADDRESSES;
+use crate::domain::migration::{ADDRESSES, ProjectFiles};
 use crate::guard::target::is_address_of;
 
 /// Set whether they were or not.
@@ -49,11 +52,30 @@ pub(super) struct Copy<'a> {
 /// What is set (or, where it is none, removed) for the command.
 pub(super) type Changes = BTreeMap<String, Option<String>>;
 
-/// Our variables, as far as they can be read as text.
-pub(super) fn ours() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+/// Files in which a tool may find variables that are not set; what is set goes before them.
+const FILES: [&str; 3] = [".env.local", ".env", "prisma/.env"];
+
+/// The variables that the command would see, as far as they can be read as text: ours, and beneath them the project's.
+pub(super) fn of(project: &dyn ProjectFiles) -> BTreeMap<String, String> {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let ours: BTreeMap<String, String> = std::env::vars_os().filter_map(text).collect();
+    beneath(ours, project)
+}
+
+fn beneath(
+    mut variables: BTreeMap<String, String>,
+    project: &dyn ProjectFiles,
+) -> BTreeMap<String, String> {
+    for file in FILES {
+        let text = project.text(Path::new(file)).unwrap_or_default();
+        // Of one name the last counts.
+        for (name, value) in dotenv_pairs(&text).into_iter().rev() {
+            variables.entry(name).or_insert(value);
+        }
+    }
+    variables
 }
 
 /// Roles that the variables name, the likeliest first.
@@ -152,7 +174,31 @@ fn bare(address: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::project::Project;
     use crate::guard::target::tests::Nothing;
+
+    #[test]
+    fn what_is_set_goes_before_a_projects_files_and_they_are_led_to_the_copy_too() {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(root.path().join("prisma")).expect("a directory");
+        let file = |name: &str, text: &str| std::fs::write(root.path().join(name), text);
+        file(".env", "A=file\nOWN_URL='postgres://app:s@db/shop?schema=x'\nOWN_URL_2=postgres://app@db/other\n")
+            .expect("a file");
+        file("prisma/.env", "export B=\"deeper\"\nA=deepest\n").expect("a file");
+        let set = [("C".to_owned(), "set".to_owned()), ("B".to_owned(), "set".to_owned())].into();
+        let variables = beneath(set, &Project::at(root.path()));
+        let told = |name: &str| variables.get(name).map(String::as_str);
+        assert_eq!((told("A"), told("B"), told("C")), (Some("file"), Some("set"), Some("set")));
+        let guarded = ConnectionInfo::parse("postgres://keeper@db/shop", &Nothing);
+        let guarded = guarded.expect("an address");
+        assert_eq!(roles(&variables, &[], &guarded, &Nothing), ["app", "keeper"]);
+        let there = ["app".to_owned()];
+        let copy = Copy { port: 6000, password: "drawn", database: "shop", roles: &there };
+        let changes = pointed(&variables, &[], &guarded, &Nothing, &copy);
+        let made = "postgres://app:drawn@127.0.0.1:6000/shop?schema=x";
+        assert_eq!(changes["OWN_URL"].as_deref(), Some(made));
+        assert!(!changes.contains_key("OWN_URL_2"));
+    }
 
     #[test]
     fn whatever_leads_to_the_database_leads_to_the_copy_and_the_rest_stays() {

@@ -312,7 +312,8 @@ impl Stage<'_> {
     /// Makes the roles that the command logs in as; what leads it to the copy.
     async fn lead(&self) -> Result<Changes, RehearseError> {
         let Self { rehearsing, options, source, copy, .. } = *self;
-        let (ours, live) = (environment::ours(), rehearsing.live());
+        let ours = environment::of(&Project::at(rehearsing.directory));
+        let live = rehearsing.live();
         let wanted = environment::roles(&ours, &options.variables, &live, &SystemSources);
         let password = format!("{:032x}", u128::from_le_bytes(random_bytes()?));
         let server = Session::connect(copy.connection(), "rehearse").await?;
