@@ -125,6 +125,7 @@ fn wrong_use_is_exit_2_with_a_hint() {
         "rehearse npx prisma migrate deploy",
         "rehearse --fail-on slow -- true",
         "rehearse --fail-on lock>5 -- true",
+        "rehearse --fail-on data-loss,lock -- true",
         "rehearse --fresh --from latest -- true",
         "rehearse --env =x -- true",
         "verify --rate 5MiB",

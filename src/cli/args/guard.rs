@@ -97,7 +97,7 @@ pub(in crate::cli) struct Migrate {
 #[command(after_help = "\
 Examples:
   pgkeep rehearse -- npx prisma migrate deploy
-  pgkeep rehearse --fresh --fail-on data-loss,lock>5s,rewrite>1GiB -- npx prisma migrate deploy
+  pgkeep rehearse --fresh --fail-on 'data-loss,lock>5s,rewrite>1GiB' -- npx prisma migrate deploy
   pgkeep rehearse --from latest~1 --env MIGRATION_URL -- pnpm db:migrate")]
 pub(in crate::cli) struct Rehearse {
     /// The command and its arguments, behind `--`
@@ -119,7 +119,7 @@ pub(in crate::cli) struct Rehearse {
 /// How a command is rehearsed.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct Rehearsal {
-    /// Fail a rehearsal on these: data-loss, lock>5s (that keeps writers away), rewrite>1GiB
+    /// Fail a rehearsal on these: 'data-loss,lock>5s,rewrite>1GiB'; a lock counts that keeps writers away
     #[arg(long, value_name = "LIMITS", value_parser = limits)]
     pub(in crate::cli) fail_on: Option<FailOn>,
     /// Lead this variable to the copy, too; may be given again

@@ -243,6 +243,11 @@ impl FromStr for FailOn {
                     ];
                     all.rewrite_bytes = Some(number(value, &units)?);
                 }
+                None if matches!(word, "lock" | "rewrite") => {
+                    return Err(format!(
+                        "`{word}` wants a limit; a shell keeps `>` to itself without quotes"
+                    ));
+                }
                 _ => {
                     return Err(format!("`{word}` is none of data-loss, lock>5s, rewrite>1GiB"));
                 }

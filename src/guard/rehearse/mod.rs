@@ -192,13 +192,14 @@ pub async fn run(
         copy => copy?,
     };
     let stage = Stage { rehearsing, options, understood, source: &source, copy: &copy };
-    let rehearsed =
-        Box::pin(stage.rehearse(entry, likeness.differs)).await.map_err(|error| match error {
-            RehearseError::Postgres(source @ PostgresError::ConnectionLost { .. }) => {
-                RehearseError::Lost { log: copy.log_tail(), source }
-            }
-            error => error,
-        });
+    let rehearsed = match Box::pin(stage.rehearse(entry, likeness.differs)).await {
+        Err(RehearseError::Postgres(source @ PostgresError::ConnectionLost { .. }))
+            if Session::connect(copy.connection(), "rehearse").await.is_err() =>
+        {
+            Err(RehearseError::Lost { log: copy.log_tail(), source })
+        }
+        rehearsed => rehearsed,
+    };
     let stopped = copy.stop().await;
     let rehearsal = rehearsed?;
     stopped?;
@@ -327,7 +328,9 @@ impl Stage<'_> {
     async fn histories(&self) -> Result<Vec<State>, RehearseError> {
         let project = Project::at(self.rehearsing.directory);
         let Understood { command, schema, .. } = self.understood;
-        Ok(history::states(self.source, command, schema.as_deref(), &project).await?)
+        // Somebody may have ended a session that waited so long.
+        let session = Session::connect(&self.rehearsing.live(), "rehearse").await?;
+        Ok(history::states(&session, command, schema.as_deref(), &project).await?)
     }
 
     /// Runs the command, and looks at its locks and at the fence meanwhile.

@@ -1,10 +1,13 @@
 //! Commands that do not work on the copy: kept from the live database, as far as they lock what their tool locks, and without a
 //! verdict in any case.
 
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{rehearsed, shop, sql};
-use crate::support::Server;
+use crate::support::{Server, eventually};
 
 /// Rails' table.
 const TOOL: &str = "CREATE TABLE schema_migrations (version varchar NOT NULL PRIMARY KEY); \
@@ -71,7 +74,7 @@ fn a_live_database_that_cannot_be_fenced_is_not_rehearsed_for() {
     let held = "BEGIN; INSERT INTO schema_migrations VALUES ('1'); SELECT pg_sleep(60)";
     let mut holder = database.server.program("psql", &database.name);
     let mut holder = holder.args(["-qX", "-c", held]).spawn().expect("psql runs");
-    crate::support::eventually("it is held", std::time::Duration::from_mins(1), || {
+    eventually("it is held", Duration::from_mins(1), || {
         let locks = "SELECT count(*) FROM pg_locks WHERE relation = 'schema_migrations'::regclass AND mode = 'RowExclusiveLock'";
         database.psql(locks) == "1"
     });
@@ -80,4 +83,45 @@ fn a_live_database_that_cannot_be_fenced_is_not_rehearsed_for() {
     holder.kill().expect("it runs");
     holder.wait().expect("it ends");
     assert!(!keeper.work().join("ran").exists());
+}
+
+#[test]
+fn a_fence_that_falls_ends_the_command_and_there_is_no_verdict() {
+    let (database, keeper) = shop(&Server::newer(), "falls");
+    database.psql(TOOL);
+    keeper.snapshot();
+    let before = database.contents();
+    let script = format!("{}; touch there; sleep 100 >/dev/null 2>&1", sql("SELECT 1"));
+    let running = rehearsed(&keeper, &[], &script).spawn();
+    let there = keeper.work().join("there");
+    eventually("the command is at work", Duration::from_mins(1), || there.exists());
+    let held =
+        "FROM pg_locks WHERE relation = 'schema_migrations'::regclass AND mode = 'ShareLock'";
+    assert_eq!(database.psql(&format!("SELECT count(pg_terminate_backend(pid)) {held}")), "1");
+    let report = running.wait().expect_failure(10, &["gives no verdict"]).json();
+    let told = "the live database was not kept from the command to the end";
+    assert!(report["reasons"].to_string().contains(told), "{report}");
+    assert_eq!(database.contents(), before);
+    assert_eq!(keeper.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_copy_whose_server_dies_is_told_in_the_servers_words_and_says_nothing_of_the_command() {
+    let (_database, keeper) = shop(&Server::newer(), "dies");
+    let script = "psql -qX -c 'SELECT 1' >/dev/null; touch there; sleep 100 >/dev/null 2>&1";
+    let running = rehearsed(&keeper, &[], script).spawn();
+    let there = keeper.work().join("there");
+    eventually("the command is at work", Duration::from_mins(1), || there.exists());
+    let scratch = keeper.scratch();
+    let lock = std::fs::read_dir(&scratch)
+        .expect("the scratch directory")
+        .flatten()
+        .find_map(|entry| std::fs::read_to_string(entry.path().join("data/postmaster.pid")).ok());
+    let lock = lock.expect("a server");
+    let pid = lock.lines().next().and_then(|line| line.parse().ok()).and_then(Pid::from_raw);
+    kill_process(pid.expect("its number"), Signal::KILL).expect("killed");
+    let output = running.wait().expect_failure(10, &["the copy's server failed"]);
+    let hint = output.error().expect("an error")["hint"].to_string();
+    assert!(hint.contains("says nothing about the command"), "{hint}");
+    assert_eq!(keeper.leftovers(), Vec::<String>::new());
 }
