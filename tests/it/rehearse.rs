@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::keeper::Pgkeep;
-use crate::support::{Database, Keeper, Server, eventually};
+use crate::support::{Cluster, Database, Keeper, Server, eventually};
 
 /// A keeper of a shop, with a snapshot of it.
 #[track_caller]
@@ -148,6 +148,31 @@ fn locks_and_rewrites_beyond_their_limits_fail_it_and_what_is_half_done_is_a_war
     assert!(report["resolution_ms"].as_u64().is_some_and(|pause| pause >= 5));
     assert!(report["differs"].to_string().contains("autovacuum"), "{report}");
     assert_eq!(report["error"]["kind"], "not_run");
+}
+
+#[test]
+fn a_database_that_is_dropped_and_made_anew_is_lost_and_the_servers_time_limits_hold() {
+    let cluster = Cluster::newer(&["lock_timeout=1234ms", "work_mem=3MB"]);
+    let (database, keeper) = shop(&cluster, "anew");
+    let script = format!(
+        "psql -qAtX -c 'SHOW lock_timeout'; psql -qX -v ON_ERROR_STOP=1 -d postgres -c 'DROP DATABASE {0}' -c 'CREATE DATABASE {0}' && \
+         psql -qAtX -c 'CREATE TABLE orders (id int)' -c 'SHOW work_mem'",
+        database.name
+    );
+    let output = rehearsed(&keeper, &["--fail-on", "data-loss"], &script).run().expect_code(10);
+    assert!(output.stderr.contains("1234ms\n3MB\n"), "{}", output.stderr);
+    let report = output.json();
+    let losses = json!([
+        {"kind": "table", "name": "public.customers", "count": 20},
+        {"kind": "table", "name": "public.orders", "count": 200},
+    ]);
+    assert_eq!((&report["losses"], &report["ended"]["exit_code"]), (&losses, &0.into()));
+    assert_eq!(database.psql("SELECT count(*) FROM orders"), "200");
+    // One that leaves none has lost no less.
+    let script = format!("psql -qX -d postgres -c 'DROP DATABASE {}'", database.name);
+    let output = rehearsed(&keeper, &[], &script).run();
+    let output = output.expect_failure(10, &["the command left no database"]);
+    assert_eq!(output.json()["losses"], losses);
 }
 
 #[test]

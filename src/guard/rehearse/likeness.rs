@@ -4,15 +4,17 @@ use crate::postgres::PostgresError;
 use crate::postgres::session::Session;
 use crate::scratch::space;
 
-/// Settings that decide how fast a command is, and how long it may take.
-const TAKEN: [&str; 20] = [
+/// Limits of time, which the command has to keep, and what loads the copy has not.
+const LIMITS: [&str; 3] =
+    ["idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"];
+
+/// Settings that decide how fast a command is.
+const TAKEN: [&str; 17] = [
     "checkpoint_completion_target",
     "checkpoint_timeout",
     "effective_cache_size",
     "hash_mem_multiplier",
-    "idle_in_transaction_session_timeout",
     "jit",
-    "lock_timeout",
     "maintenance_work_mem",
     "max_parallel_maintenance_workers",
     "max_parallel_workers",
@@ -23,7 +25,6 @@ const TAKEN: [&str; 20] = [
     "random_page_cost",
     "seq_page_cost",
     SHARED_BUFFERS,
-    "statement_timeout",
     "temp_buffers",
     "work_mem",
 ];
@@ -44,13 +45,20 @@ const LIBRARIES: &str = "
 /// What is taken over, and what is not.
 pub(super) struct Likeness {
     pub(super) settings: Vec<(&'static str, String)>,
+    /// Those that are for the command alone.
+    pub(super) limits: Vec<(&'static str, String)>,
     pub(super) differs: Vec<String>,
 }
 
 /// Asks the source.
 pub(super) async fn of(source: &Session) -> Result<Likeness, PostgresError> {
+    let mut likeness = Likeness { settings: Vec::new(), limits: Vec::new(), differs: Vec::new() };
+    for row in source.client().query(SETTINGS, &[&LIMITS.as_slice()]).await? {
+        let (name, setting, unit): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        let own = LIMITS.into_iter().find(|own| *own == name);
+        likeness.limits.extend(own.map(|own| (own, with_unit(&setting, &unit))));
+    }
     let rows = source.client().query(SETTINGS, &[&TAKEN.as_slice()]).await?;
-    let mut likeness = Likeness { settings: Vec::new(), differs: Vec::new() };
     for row in rows {
         let (name, setting, unit): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         let Some(name) = TAKEN.into_iter().find(|own| *own == name) else { continue };

@@ -26,6 +26,7 @@ use self::apart::Apart;
 use self::environment::{Changes, Copy};
 pub use self::error::RehearseError;
 use self::fence::Fence;
+use self::likeness::Likeness;
 use self::locks::Seen;
 use super::aftermath::Flaws;
 use super::project::Project;
@@ -35,18 +36,19 @@ use crate::codec::random::random_bytes;
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::migration::rehearsal::{FailOn, Sight, Verdict};
 use crate::domain::migration::{Command, CommandEnd, Rehearsal, State};
-use crate::domain::observer::{Observer, Severity};
+use crate::domain::observer::Observer;
 use crate::domain::told::chain;
-use crate::domain::verification::Depth;
+use crate::domain::verification::{Check, Depth};
 use crate::ops::inspect;
 use crate::ops::snapshot::{self, SnapshotError, SnapshotOptions};
 use crate::ops::verify::{self, StandingCopy, VerifyError, Verifying};
-use crate::postgres::PostgresError;
 use crate::postgres::session::Session;
 use crate::postgres::sources::SystemSources;
+use crate::postgres::{PostgresError, quote_literal};
 use crate::proof::{Assertion, assertions_hold};
 use crate::repo::Repository;
 use crate::repo::catalog::{Entry, Filter};
+use crate::scratch::cluster::Settings;
 use crate::scratch::database::keeper_settings;
 
 /// Of a command that was ended under way; it gets no verdict.
@@ -182,9 +184,9 @@ pub async fn run(
 ) -> Result<Rehearsal, RehearseError> {
     let observer = rehearsing.observer;
     let source = Session::connect(&rehearsing.live(), "rehearse").await?;
+    let likeness = likeness::of(&source).await?;
     // It waits while the copy is made.
     source.batch(&keeper_settings(source.major())).await?;
-    let likeness = likeness::of(&source).await?;
     let verifying = Verifying { depth: Depth::Counts, assertions: &[], ..*rehearsing.verifying };
     observer.step("restoring", entry.manifest.id.as_str());
     let copy = match verify::stand(&verifying, entry, &likeness.settings).await {
@@ -192,7 +194,7 @@ pub async fn run(
         copy => copy?,
     };
     let stage = Stage { rehearsing, options, understood, source: &source, copy: &copy };
-    let rehearsed = match Box::pin(stage.rehearse(entry, likeness.differs)).await {
+    let rehearsed = match Box::pin(stage.rehearse(entry, likeness)).await {
         Err(RehearseError::Postgres(source @ PostgresError::ConnectionLost { .. }))
             if Session::connect(copy.connection(), "rehearse").await.is_err() =>
         {
@@ -216,6 +218,18 @@ struct Stage<'a> {
     copy: &'a StandingCopy,
 }
 
+/// Whether histories are others now; files are the command's to change.
+fn moved(before: &[State], after: &[State]) -> bool {
+    let of_tables = |states: &[State]| {
+        let table = |state: &State| {
+            let State { tool, table, applied, last_applied, failed, .. } = state.clone();
+            (tool, table, applied, last_applied, failed)
+        };
+        states.iter().map(table).collect::<Vec<_>>()
+    };
+    of_tables(before) != of_tables(after)
+}
+
 /// What was found before the command.
 struct Ready {
     changes: Changes,
@@ -237,10 +251,10 @@ impl Stage<'_> {
     async fn rehearse(
         &self,
         entry: &Entry,
-        differs: Vec<String>,
+        likeness: Likeness,
     ) -> Result<Rehearsal, RehearseError> {
         let Self { rehearsing, options, copy, .. } = *self;
-        let ready = self.unless_cancelled(Box::pin(self.prepare())).await?;
+        let ready = self.unless_cancelled(Box::pin(self.prepare(&likeness.limits))).await?;
         let Ready { changes, before, flaws, histories, fence } = ready;
         // It ends the command by itself when it is cancelled.
         let Worked { ended, seen, mut elsewhere } = self.work(&changes, fence).await?;
@@ -262,13 +276,13 @@ impl Stage<'_> {
             losses: Vec::new(),
             checks: Vec::new(),
             warnings: Vec::new(),
-            differs: self.differs(entry, differs),
+            differs: self.differs(entry, likeness.differs),
             verdict: Verdict::None,
             reasons: Vec::new(),
         };
         rehearsing.observer.step("counting", copy.connection().database());
         let looked = self.unless_cancelled(async {
-            if self.histories().await? != histories {
+            if moved(&histories, &self.histories().await?) {
                 let told = "the live database's history of migrations is another now";
                 elsewhere.push(told.to_owned());
             }
@@ -293,7 +307,7 @@ impl Stage<'_> {
     }
 
     /// Roles, counts, and the fence, the last of all: nobody is kept waiting without need.
-    async fn prepare(&self) -> Result<Ready, RehearseError> {
+    async fn prepare(&self, limits: &Settings) -> Result<Ready, RehearseError> {
         let Self { rehearsing, options, copy, .. } = *self;
         let Rehearsing { observer, database, .. } = *rehearsing;
         let changes = self.lead().await?;
@@ -303,6 +317,14 @@ impl Stage<'_> {
         let flaws = Flaws::of(&session).await?;
         // The command may drop the database.
         drop(session);
+        // Not for pgkeep's own sessions, as far as these take long.
+        let server = Session::connect(copy.connection(), "rehearse").await?;
+        for (name, value) in limits {
+            let value = quote_literal(value);
+            server.batch(&format!("ALTER SYSTEM SET {name} = {value}")).await?;
+        }
+        server.batch("SELECT pg_catalog.pg_reload_conf()").await?;
+        drop(server);
         let histories = self.histories().await?;
         observer.step("fencing", database);
         let live = rehearsing.live();
@@ -389,7 +411,7 @@ impl Stage<'_> {
         let connection = self.copy.connection();
         let Some(session) = sight::session(connection).await? else {
             let told = format!("the command left no database `{}`", connection.database());
-            self.rehearsing.observer.finding(Severity::Warning, &told);
+            rehearsal.checks.push(Check::failed("database", told));
             return Ok(Sight::default());
         };
         let after = sight::look(&session).await?;
