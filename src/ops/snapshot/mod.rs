@@ -358,7 +358,7 @@ impl Run<'_> {
             .arg(format!("--lock-wait-timeout={}", LOCK_WAIT.as_millis()))
             .args(holder.held.excluded().map(|table| format!("--exclude-table-data={table}")))
             .purpose("pg_dump")
-            .piped_stdout();
+            .buffered_stdout();
         let spec = if self.pooling == Pooling::Session {
             // Settings do not get through; those that `pg_dump` does not make itself were looked at.
             spec.connection(self.connection)
