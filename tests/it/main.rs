@@ -27,6 +27,7 @@ mod lost_servers;
 mod names;
 mod page;
 mod procedures;
+mod programs;
 mod proof;
 mod prune;
 mod replace;
