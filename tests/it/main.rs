@@ -28,6 +28,7 @@ mod names;
 mod page;
 mod procedures;
 mod programs;
+mod progress;
 mod proof;
 mod prune;
 mod replace;

@@ -1,4 +1,4 @@
-//! PostgreSQL's own programs: none on this host, only older ones, no server's.
+//! PostgreSQL's own programs: none on this host, only older ones, no server's; and what `pg_amcheck` finds.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -140,4 +140,38 @@ fn without_server_programs_a_copy_is_proved_in_a_database_of_the_server_and_that
         bare.leaves_nothing();
         assert_eq!(bare.database.contents(), before);
     });
+}
+
+/// The real `pg_amcheck`, after a page of an index of the copy has been lost. An index that was just built is in no
+/// buffer yet, unless it was read again to be logged: what its file holds is what the server reads.
+const LOSES_A_PAGE: &str = r#"for copy in "$@"; do :; done
+    file=$("${REAL%/*}/psql" -XAqtd "$copy" -c 'SET wal_skip_threshold = 0' -c 'REINDEX INDEX orders_pkey' -c \
+        "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('orders_pkey')")
+    dd if=/dev/zero of="$file" bs=8192 seek=1 count=1 conv=notrunc 2>/dev/null
+    exec $REAL "$@""#;
+
+#[test]
+fn a_copy_with_a_damaged_index_does_not_pass_and_takes_no_live_name() {
+    for server in [Server::older(), Server::newer()] {
+        let database = server.database("amcheck");
+        let mut keeper = Keeper::initialised(&database.shop(2000).url());
+        keeper.snapshot();
+        let programs = keeper.programs_with("pg_amcheck", &server, LOSES_A_PAGE);
+        keeper.set("PGKEEP_BIN_DIR", &programs);
+        let verify = ["verify", "--check", "full", "--json"];
+        let found = keeper.pgkeep(verify).run().expect_code(3).json_lines();
+        let checks = found[0]["checks"].as_array().expect("checks");
+        let failed: Vec<_> = checks.iter().filter(|check| check["result"] == "failed").collect();
+        let [amcheck] = &failed[..] else { panic!("one check fails: {found:?}") };
+        assert_eq!(amcheck["name"], "amcheck");
+        assert!(amcheck["detail"].as_str().expect("text").contains("orders_pkey"), "{amcheck}");
+        assert_eq!(keeper.list()[0]["verification"], "failed");
+        database.psql("TRUNCATE orders");
+        let ruined = database.contents();
+        let restore = ["restore", "--replace", "--yes", "--check", "full"];
+        keeper.pgkeep(restore).run().expect_failure(3, &["amcheck", "orders_pkey"]);
+        assert_eq!(database.contents(), ruined);
+        assert_eq!(server.databases_like(&format!("{}_", database.name)), [""; 0]);
+        assert_eq!(keeper.leftovers(), [""; 0]);
+    }
 }

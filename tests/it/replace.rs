@@ -1,8 +1,9 @@
 //! `restore --replace`: the copy takes the live name only after it has proved itself.
 
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::time::Duration;
 
-use crate::support::server::quoted;
+use crate::support::server::{account, quoted};
 use crate::support::{Cluster, Database, Keeper, Server, eventually};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -205,6 +206,40 @@ fn the_database_of_pg_cron_is_proved_and_refused_and_by_force_its_jobs_stay_with
     assert_eq!(cluster.psql(kept, "SELECT jobname FROM cron.job"), "yearly");
     // It can be made where it belongs, as it says.
     database.psql("CREATE EXTENSION pg_cron");
+}
+
+#[test]
+fn a_database_in_a_tablespace_of_its_own_keeps_it() {
+    let cluster = Cluster::newer(&[]);
+    let disk = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(disk.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
+    for (space, shown) in [("fast", "\"Fast Disk\""), ("slow", "slow")] {
+        let place = disk.path().join(space);
+        std::fs::create_dir(&place).expect("a directory");
+        let (user, group) = account();
+        chown(&place, user, group).expect("the servers' user can own it");
+        let sql = format!("CREATE TABLESPACE {shown} LOCATION '{}'", place.display());
+        cluster.psql("postgres", &sql);
+    }
+    cluster.psql("postgres", "CREATE DATABASE shop TABLESPACE \"Fast Disk\"");
+    let database = Database { server: (*cluster).clone(), name: "shop".into() };
+    database.shop(50).psql("ALTER TABLE customers SET TABLESPACE slow");
+    let keeper = Keeper::initialised(&database.url());
+    keeper.snapshot();
+    let good = database.contents();
+    let spaces = || {
+        let sql = "SELECT spcname FROM pg_database JOIN pg_tablespace AS t ON t.oid = dattablespace \
+                   WHERE datname = current_database(); \
+                   SELECT relname, spcname FROM pg_class JOIN pg_tablespace AS t ON t.oid = reltablespace \
+                   WHERE relname IN ('customers', 'orders')";
+        database.psql(sql)
+    };
+    let before = spaces();
+    assert_eq!(before, "Fast Disk\ncustomers|slow");
+    database.psql("TRUNCATE orders");
+    keeper.pgkeep(["restore", "--replace", "--yes"]).run().expect_code(0);
+    assert_eq!(database.contents(), good);
+    assert_eq!(spaces(), before);
 }
 
 #[test]
