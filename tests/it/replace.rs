@@ -154,7 +154,7 @@ fn an_enabled_subscription_is_named_and_refused_and_by_force_goes_on_in_the_old_
     server.psql(kept, &format!("DROP SUBSCRIPTION {name}"));
 }
 
-/// A server whose pg_cron runs the jobs of database `shop`, which is there.
+/// A server whose `pg_cron` runs the jobs of database `shop`, which is there.
 fn with_pg_cron() -> (Cluster, Database) {
     let offers = |server: &Server| {
         let sql = "SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_cron'";
