@@ -381,6 +381,37 @@ mod tests {
     }
 
     #[test]
+    fn pg_cron_and_its_jobs_stay_out_and_are_no_loss_unless_it_is_there() {
+        let like = toc(V16).entries.remove(0);
+        let entry = |dump_id: u32, desc: &str, namespace: Option<&str>, tag: &str| TocEntry {
+            dump_id,
+            desc: desc.into(),
+            namespace: namespace.map(Into::into),
+            tag: tag.into(),
+            has_data: desc == "TABLE DATA",
+            dependencies: [].into(),
+            ..like.clone()
+        };
+        let entries = vec![
+            entry(1, "EXTENSION", None, PG_CRON),
+            entry(2, "ACL", None, "SCHEMA cron"),
+            entry(3, "TABLE DATA", Some("cron"), "job"),
+            entry(4, "TABLE DATA", Some("cron"), "somebody's"),
+            entry(5, "TABLE DATA", Some("public"), "job"),
+        ];
+        let toc = Toc { entries, ..toc(V16) };
+        let superuser = Rights { superuser: true, ..Rights::default() };
+        let without = select(&toc, &superuser, None);
+        assert_eq!(without.data, BTreeSet::from([5]));
+        let lost = without.omitted.iter().filter(|left| left.holds_data);
+        let lost: Vec<&str> = lost.map(|left| &*left.entry.name).collect();
+        assert_eq!((without.omitted.len(), lost), (4, vec!["somebody's"]));
+        let installed_extensions = BTreeSet::from([PG_CRON.to_owned()]);
+        let there = select(&toc, &Rights { installed_extensions, ..superuser }, None);
+        assert_eq!(there.omitted, []);
+    }
+
+    #[test]
     fn keys_of_a_partitioned_table_wait_and_so_does_what_needs_them() {
         let like = toc(V16).entries.remove(0);
         let entry = |dump_id: u32, desc: &str, defn: &str, needs: &[u32]| TocEntry {
