@@ -27,6 +27,8 @@ mod lost_servers;
 mod names;
 mod page;
 mod procedures;
+mod programs;
+mod progress;
 mod proof;
 mod prune;
 mod replace;
