@@ -44,6 +44,8 @@ pub mod verifications;
 pub mod workers;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod interleavings;
 #[cfg(test)]
 mod test_support;

@@ -15,6 +15,7 @@ mod daemon;
 mod damage;
 mod disks;
 mod failpoints;
+mod format;
 mod golden;
 mod guard;
 mod harness;
