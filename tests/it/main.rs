@@ -14,6 +14,7 @@ mod cron;
 mod daemon;
 mod damage;
 mod disks;
+mod durable;
 mod failpoints;
 mod format;
 mod golden;
