@@ -49,6 +49,8 @@ mod golden;
 mod interleavings;
 #[cfg(test)]
 mod test_support;
+#[cfg(test)]
+mod walk;
 
 use documents::{Encryption, EpochDocument, RepositoryDocument};
 pub use error::RepoError;
