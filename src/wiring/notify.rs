@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::WiringError;
-use crate::config::settings::{News as Wanted, WebhookTemplate};
+use crate::config::settings::{KeySource, News as Wanted, WebhookTemplate};
 use crate::config::{ClusterSettings, Settings};
 use crate::domain::id::ClusterName;
 use crate::guard::HealthChecks;
@@ -53,7 +53,10 @@ fn refuse_http(settings: &Settings) -> Result<(), WiringError> {
         return Ok(());
     }
     let mut set = Vec::new();
-    set.extend(settings.daemon.token.as_ref().map(|_| "daemon.token".to_owned()));
+    set.extend(settings.daemon.token.as_ref().map(|source| match source {
+        KeySource::File(_) => "daemon.token_file".to_owned(),
+        _ => "daemon.token".to_owned(),
+    }));
     set.extend(settings.daemon.allow_remote.then(|| "daemon.allow_remote".to_owned()));
     let webhooks = settings.notify.webhooks.keys();
     set.extend(webhooks.map(|name| format!("notify.webhooks.{name}")));
