@@ -10,6 +10,7 @@ use futures::stream;
 use super::backup::Description;
 use super::catalog::{Catalog, Entry, Filter};
 use super::chunks::PlainChunk;
+use super::layout::{self, IntentState};
 use super::prune::{Prune, Terms};
 use super::test_support::{Still, description, plaintext_keys, restored, spec};
 use super::workers::Workers;
@@ -158,8 +159,9 @@ fn a_backup_whose_nth_store_call_fails_leaves_nothing_half_made_and_the_next_one
                 let (_, contents) = world.listed().await;
                 // The manifest makes it exist, until whoever took it says that it is dead; after `.done` nobody can.
                 let committed = step.has_put("clusters/main/snapshots/", ".json");
-                let ends = world.memory.objects().into_keys();
-                let done = ends.filter(|key| key.as_str().ends_with(".done")).count() == 2;
+                let objects = world.memory.objects();
+                let ends = objects.keys().filter_map(layout::intent_end_of);
+                let done = ends.filter(|(_, end)| matches!(end, IntentState::Done)).count() == 2;
                 assert!(done || step.result.is_err(), "{step:?}");
                 let expected: &[&str] =
                     if done || committed && !abandons { &["bcdef", "abc"] } else { &["abc"] };
