@@ -2,10 +2,19 @@
 //!
 //! Floor 0. In builds with debug assertions `PGKEEP_FAILPOINT=<name>` makes the process end itself with
 //! SIGKILL at that place; in release builds the calls are empty. The test walks [`ALL`] and fails on a
-//! name that is never reached.
+//! name that is never reached. [`HASTY`] in the name's place ends nothing, and makes waits short.
+
+use std::time::Duration;
 
 /// The environment variable that names the place.
 pub const VARIABLE: &str = "PGKEEP_FAILPOINT";
+
+/// In the place of a name: others are waited for as often and as long as a test has time for.
+pub const HASTY: &str = "hasty";
+/// The longest single wait of a hasty run.
+const HASTY_WAIT: Duration = Duration::from_millis(400);
+/// The most attempts of a hasty run.
+const HASTY_ATTEMPTS: u32 = 3;
 
 /// Every place, in the order of the story that reaches it.
 pub const ALL: &[&str] = &[
@@ -59,4 +68,20 @@ pub fn hit(name: &'static str) {
         let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
         std::thread::park();
     }
+}
+
+/// How long to wait at a time; less in a hasty run.
+#[inline]
+pub fn wait(usual: Duration) -> Duration {
+    if is_hasty() { usual.min(HASTY_WAIT) } else { usual }
+}
+
+/// How often to begin anew; less often in a hasty run.
+#[inline]
+pub fn attempts(usual: u32) -> u32 {
+    if is_hasty() { usual.min(HASTY_ATTEMPTS) } else { usual }
+}
+
+fn is_hasty() -> bool {
+    cfg!(debug_assertions) && std::env::var_os(VARIABLE).is_some_and(|wanted| wanted == HASTY)
 }

@@ -389,6 +389,9 @@ pub struct Object {
     pub acl: Vec<AclItem>,
 }
 
+/// The extension that a server takes into one database of a certain name alone, and whose rows are jobs.
+pub const PG_CRON: &str = "pg_cron";
+
 /// An installed extension.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Extension {

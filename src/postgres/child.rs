@@ -100,8 +100,8 @@ impl Child {
         let name = file_name(&spec.program);
         let mut private = Vec::new();
         let (errors_in, errors_out) = io::pipe().map_err(pipe_failed)?;
-        let mut command = Command::new(&spec.program);
-        command.args(&spec.arguments).stderr(errors_out).process_group(0);
+        let mut command = spec.command();
+        command.stderr(errors_out).process_group(0);
         if spec.outspoken {
             command.stderr(our_stderr()?);
         }

@@ -70,13 +70,13 @@ pub enum HoldError {
     #[error(transparent)]
     Preflight(#[from] PreflightError),
     /// Others hold or want tables exclusively, all the time.
-    #[error("could not lock {tables} in {attempts} attempts{}", blockers_told(.blockers))]
+    #[error("could not lock {tables} in {attempts} attempts{}", after_colon(.blockers))]
     Blocked {
         /// The tables, as far as known.
         tables: String,
         /// How often it was tried.
         attempts: u32,
-        /// Who holds or wants them.
+        /// Who holds or wants them, and which of the two.
         blockers: Vec<String>,
     },
     /// Tables come and go faster than they can be locked.
@@ -108,8 +108,13 @@ pub enum HoldError {
     Interrupted,
 }
 
-fn blockers_told(blockers: &[String]) -> String {
-    if blockers.is_empty() { String::new() } else { format!(": held by {}", blockers.join(", ")) }
+/// What to do about a table that is never free.
+pub const LOCKED_HINT: &str = "a migration or another exclusive lock is in the way: let it finish, or look at \
+                               pg_stat_activity and pg_locks, then run the command again";
+
+/// The end of a message that names who is in the way, as far as that is known.
+pub fn after_colon(blockers: &[String]) -> String {
+    if blockers.is_empty() { String::new() } else { format!(": {}", blockers.join(", ")) }
 }
 
 impl Failure for HoldError {
@@ -126,10 +131,7 @@ impl Failure for HoldError {
         Some(match self {
             Self::Connect(error) | Self::Statement { source: error, .. } => return error.hint(),
             Self::Preflight(error) => return error.hint(),
-            Self::Blocked { .. } => {
-                "a migration or another exclusive lock is in the way: let it finish, or look at pg_stat_activity \
-                 and pg_locks, then run the command again"
-            }
+            Self::Blocked { .. } => LOCKED_HINT,
             Self::Changing { .. } => {
                 "something creates or drops tables all the time: keep such tables temporary, or run at a quieter hour"
             }
@@ -174,6 +176,15 @@ impl Held {
     }
 }
 
+/// Who keeps others from tables of a dump.
+#[derive(Debug, Clone)]
+pub struct InTheWay {
+    /// The tables, as far as known.
+    pub tables: String,
+    /// Who holds or wants them, and which of the two.
+    pub blockers: Vec<String>,
+}
+
 /// A session that holds a snapshot and the locks that keep it true; dropping it lets go of them.
 #[derive(Debug)]
 pub struct HeldSnapshot {
@@ -213,6 +224,12 @@ impl HeldSnapshot {
         &self.session
     }
 
+    /// Who queues for the tables, in front of everybody who comes after this session.
+    pub async fn in_the_way(&self) -> Result<InTheWay, HoldError> {
+        let blockers = locks::blockers(self.session.client(), &self.held.tables).await?;
+        Ok(InTheWay { tables: blockers.tables(), blockers: blockers.who })
+    }
+
     /// Whether locks and snapshot are still held, as far as an answer within `patience` tells.
     pub async fn is_alive(&self, patience: Duration) -> bool {
         // In a transaction that failed, every statement fails.
@@ -240,7 +257,7 @@ mod tests {
         let error = HoldError::Blocked {
             tables: "table shop.orders".into(),
             attempts: 3,
-            blockers: vec!["pid 7 (psql, active)".into()],
+            blockers: vec!["held by pid 7 (psql, active)".into()],
         };
         assert_eq!(
             error.to_string(),

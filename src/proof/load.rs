@@ -26,7 +26,7 @@ use super::fingerprint::Sums;
 use super::intake::{Contents, Incoming, Intake, Wanted};
 use super::selection::{Omission, Only, Rights, select, use_list};
 use crate::domain::connection::ConnectionInfo;
-use crate::domain::inventory::{Inventory, LeftOut, TableCount};
+use crate::domain::inventory::{Inventory, LeftOut, PG_CRON, TableCount};
 use crate::domain::observer::Observer;
 use crate::postgres::PostgresError;
 use crate::postgres::child::{Child, ChildSpec};
@@ -125,7 +125,9 @@ pub async fn missing(session: &Session, expected: &Inventory) -> Result<Missing,
     )
     .await?;
     let lacks = |all: &BTreeSet<String>, name: &&String| !all.contains(*name);
+    // One that no copy gets is not missed.
     let needed = expected.extensions.iter().map(|extension| &extension.name);
+    let needed = needed.filter(|name| *name != PG_CRON);
     Ok(Missing {
         roles: expected.roles_needed.iter().filter(|name| lacks(&roles, name)).cloned().collect(),
         extensions: needed.filter(|name| lacks(&extensions, name)).cloned().collect(),

@@ -1,7 +1,6 @@
 //! Accidents and wrong input: one clear line with a hint, the documented exit code, nothing half-made.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use pgkeep::domain::connection::ConnectionInfo;
 use pgkeep::ops::snapshot::databases;
@@ -72,22 +71,6 @@ fn row_security_that_would_filter_rows_is_named() {
     ));
     keeper.set("PGKEEP_DATABASE_URL", role.url(&database.name));
     snapshot_fails(&keeper, 4, &["orders"]);
-}
-
-#[test]
-fn client_programs_older_than_the_server() {
-    let database = Server::newer().database("tools");
-    let mut keeper = Keeper::initialised(&database.shop(10).url());
-    // Only the older major's programs are to be found.
-    let older = Server::older().bin;
-    keeper.set("PGKEEP_BIN_DIR", &older).set("PATH", format!("{}:/bin", older.display()));
-    let newest = Server::newer().major;
-    if Path::new(&format!("/usr/lib/postgresql/{newest}")).exists() {
-        // The distribution has them; then they are found and used, which is right.
-        keeper.snapshot();
-    } else {
-        snapshot_fails(&keeper, 4, &["pg_dump"]);
-    }
 }
 
 #[track_caller]

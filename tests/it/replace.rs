@@ -1,7 +1,12 @@
 //! `restore --replace`: the copy takes the live name only after it has proved itself.
 
-use crate::support::server::quoted;
-use crate::support::{Keeper, Server};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::time::Duration;
+
+use crate::support::server::{account, quoted};
+use crate::support::{Cluster, Database, Keeper, Server, eventually};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// What of a database is outside it: owner, grants, settings and the like.
 const OUTSIDE: &str = "SELECT pg_get_userbyid(datdba), datacl, datconnlimit, datistemplate, \
@@ -82,9 +87,7 @@ fn clients_that_stay_connected_do_not_stop_the_swap() {
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND query LIKE '%pg_sleep(60)%'",
         database.name
     );
-    crate::support::eventually("the client", std::time::Duration::from_secs(10), || {
-        server.psql("postgres", &connected) == "1"
-    });
+    eventually("the client", LIMIT, || server.psql("postgres", &connected) == "1");
     keeper.pgkeep(["restore", "--replace", "--yes"]).run().expect_code(0);
     assert_eq!(database.contents(), before);
     assert!(!client.wait().expect("it has ended").success());
@@ -106,6 +109,137 @@ fn what_would_stay_with_the_old_database_is_named_and_refused() {
     keeper.pgkeep(["restore", "--replace", "--yes", "--force"]).run().expect_code(0);
     assert_eq!(database.contents(), before);
     server.psql("postgres", &format!("SELECT pg_drop_replication_slot('{slot}')"));
+}
+
+#[test]
+fn an_enabled_subscription_is_named_and_refused_and_by_force_goes_on_in_the_old_database() {
+    let (publisher, server) = (Server::older().database("publisher"), Server::newer());
+    let database = server.database("subscriber");
+    let name = quoted(&database.name);
+    publisher
+        .psql("CREATE TABLE news (id int PRIMARY KEY); CREATE PUBLICATION news FOR TABLE news");
+    database.shop(10).psql("CREATE TABLE news (id int PRIMARY KEY)");
+    let keeper = Keeper::initialised(&database.url());
+    keeper.snapshot();
+    let from = format!(
+        "host=127.0.0.1 port={} user=postgres password={} dbname={}",
+        publisher.server.port, publisher.server.password, publisher.name
+    );
+    database.psql(&format!("CREATE SUBSCRIPTION {name} CONNECTION '{from}' PUBLICATION news"));
+    let arrives = |database: &str, id: u32| {
+        publisher.psql(&format!("INSERT INTO news VALUES ({id})"));
+        let sql = format!("SELECT count(*) FROM news WHERE id = {id}");
+        eventually("the row arrives", LIMIT, || server.psql(database, &sql) == "1");
+    };
+    arrives(&database.name, 1);
+    let before = database.contents();
+    let words = ["enabled subscriptions", &database.name];
+    keeper.pgkeep(["restore", "--replace", "--yes"]).run().expect_failure(4, &words);
+    assert_eq!(database.contents(), before);
+    let output = keeper.pgkeep(["restore", "--replace", "--yes", "--force"]).run().expect_code(0);
+    let [kept] = &server.databases_like(&format!("{}_before_", database.name))[..] else {
+        panic!("the old one is kept");
+    };
+    let told = format!(
+        "note: stays with the old database, `{kept}`: enabled subscriptions ({})",
+        database.name
+    );
+    assert!(output.stderr.contains(&told), "{}", output.stderr);
+    // As it says: a copy does not subscribe.
+    arrives(kept, 2);
+    let subscribed = "SELECT count(*) FROM news; SELECT count(*) FROM pg_subscription \
+                      WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(database.psql(subscribed), "0\n0");
+    // Its slot goes with it, and nothing of it stands in the way of the publisher's end.
+    server.psql(kept, &format!("DROP SUBSCRIPTION {name}"));
+}
+
+/// A server whose `pg_cron` runs the jobs of database `shop`, which is there.
+fn with_pg_cron() -> (Cluster, Database) {
+    let offers = |server: &Server| {
+        let sql = "SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_cron'";
+        server.psql("postgres", sql) == "1"
+    };
+    let options = ["shared_preload_libraries=pg_cron", "cron.database_name=shop"];
+    let cluster = if offers(&Server::older()) {
+        Cluster::older(&options)
+    } else {
+        assert!(offers(&Server::newer()), "pg_cron is missing: run `tests/setup test`");
+        Cluster::newer(&options)
+    };
+    cluster.psql("postgres", "CREATE DATABASE shop");
+    let database = Database { server: (*cluster).clone(), name: "shop".into() };
+    (cluster, database)
+}
+
+#[test]
+fn the_database_of_pg_cron_is_proved_and_refused_and_by_force_its_jobs_stay_with_the_old_one() {
+    let (cluster, database) = with_pg_cron();
+    database.shop(50).psql(
+        "CREATE EXTENSION pg_cron; SELECT cron.schedule('yearly', '0 0 1 1 *', 'VACUUM'); \
+         CREATE ROLE keeping LOGIN CREATEDB PASSWORD 'x'; ALTER DATABASE shop OWNER TO keeping",
+    );
+    let keeper = Keeper::initialised(&database.url());
+    keeper.snapshot();
+    keeper.verify(&["--check", "full"]);
+    let shop = |name: &str| {
+        let all = cluster.contents(name);
+        let of_cron = |line: &&str| line.contains(" cron.");
+        all.lines().filter(|line| !of_cron(line)).collect::<Vec<_>>().join("\n")
+    };
+    let good = shop("shop");
+    database.psql("TRUNCATE orders");
+    let ruined = shop("shop");
+    let replace = ["restore", "--replace", "--yes"];
+    keeper.pgkeep(replace).run().expect_failure(4, &["pg_cron"]);
+    // A role that may not read the server's setting knows it by the extension.
+    let poor = cluster.url_as("keeping", "x", "shop");
+    let refused = keeper.pgkeep(replace).env("PGKEEP_DATABASE_URL", poor).run();
+    refused.expect_failure(4, &["stay with the old `shop`: pg_cron"]);
+    assert_eq!(shop("shop"), ruined);
+    let output = keeper.pgkeep(replace).args(["--force"]).run().expect_code(0);
+    let [kept] = &cluster.databases_like("shop_before_")[..] else { panic!("the old one is kept") };
+    let told = format!("note: stays with the old database, `{kept}`: pg_cron (its jobs)");
+    assert!(output.stderr.contains(&told), "{}", output.stderr);
+    assert!(output.stdout.contains("EXTENSION pg_cron: "), "{}", output.stdout);
+    assert_eq!((shop("shop"), shop(kept)), (good, ruined));
+    assert_eq!(cluster.psql(kept, "SELECT jobname FROM cron.job"), "yearly");
+    // It can be made where it belongs, as it says.
+    database.psql("CREATE EXTENSION pg_cron");
+}
+
+#[test]
+fn a_database_in_a_tablespace_of_its_own_keeps_it() {
+    let cluster = Cluster::newer(&[]);
+    let disk = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(disk.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
+    for (space, shown) in [("fast", "\"Fast Disk\""), ("slow", "slow")] {
+        let place = disk.path().join(space);
+        std::fs::create_dir(&place).expect("a directory");
+        let (user, group) = account();
+        chown(&place, user, group).expect("the servers' user can own it");
+        let sql = format!("CREATE TABLESPACE {shown} LOCATION '{}'", place.display());
+        cluster.psql("postgres", &sql);
+    }
+    cluster.psql("postgres", "CREATE DATABASE shop TABLESPACE \"Fast Disk\"");
+    let database = Database { server: (*cluster).clone(), name: "shop".into() };
+    database.shop(50).psql("ALTER TABLE customers SET TABLESPACE slow");
+    let keeper = Keeper::initialised(&database.url());
+    keeper.snapshot();
+    let good = database.contents();
+    let spaces = || {
+        let sql = "SELECT spcname FROM pg_database JOIN pg_tablespace AS t ON t.oid = dattablespace \
+                   WHERE datname = current_database(); \
+                   SELECT relname, spcname FROM pg_class JOIN pg_tablespace AS t ON t.oid = reltablespace \
+                   WHERE relname IN ('customers', 'orders')";
+        database.psql(sql)
+    };
+    let before = spaces();
+    assert_eq!(before, "Fast Disk\ncustomers|slow");
+    database.psql("TRUNCATE orders");
+    keeper.pgkeep(["restore", "--replace", "--yes"]).run().expect_code(0);
+    assert_eq!(database.contents(), good);
+    assert_eq!(spaces(), before);
 }
 
 #[test]

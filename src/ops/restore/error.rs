@@ -421,7 +421,7 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn listed(what: &BTreeMap<&'static str, Vec<String>>) -> String {
+pub(super) fn listed(what: &BTreeMap<&'static str, Vec<String>>) -> String {
     let one = |(kind, names): (&&str, &Vec<String>)| format!("{kind} ({})", names.join(", "));
     what.iter().map(one).collect::<Vec<_>>().join("; ")
 }

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 
 use crate::domain::globals::MissingRoles;
 use crate::domain::id::BackupId;
-use crate::domain::inventory::Inventory;
+use crate::domain::inventory::{Inventory, PG_CRON};
 use crate::domain::verification::Depth;
 use crate::postgres::quote_ident;
 use crate::proof::selection::Only;
 
 use super::RestoreError;
+use super::error::listed;
 
 /// `NAMEDATALEN - 1`.
 const NAME_BYTES_MAX: usize = 63;
@@ -262,10 +263,14 @@ pub(super) fn decide(
                     "`{database}` lets nobody in (ALLOW_CONNECTIONS false); the copy will"
                 ));
             }
-            Naming::Swap {
-                oid: live.oid,
-                kept_as: kept_name(database, source.id, &target.databases),
+            let kept_as = kept_name(database, source.id, &target.databases);
+            // Consented to; who reads it is to know where to look for it.
+            let stays = stays_behind(live);
+            if !stays.is_empty() {
+                let what = listed(&stays);
+                notices.push(format!("stays with the old database, `{kept_as}`: {what}"));
             }
+            Naming::Swap { oid: live.oid, kept_as }
         }
     };
     let facts = &source.inventory.database;
@@ -349,8 +354,8 @@ pub(super) fn check_target(source: &Source<'_>, target: &Target) -> Result<(), R
         return Err(RestoreError::MissingRoles { roles, target: target.described.clone() });
     }
     let names = inventory.extensions.iter().map(|extension| &extension.name);
-    let extensions: Vec<String> =
-        names.filter(|name| !target.extensions.contains(*name)).cloned().collect();
+    let lacks = |name: &&String| *name != PG_CRON && !target.extensions.contains(*name);
+    let extensions: Vec<String> = names.filter(lacks).cloned().collect();
     if !extensions.is_empty() {
         let target = target.described.clone();
         return Err(RestoreError::MissingExtensions { extensions, target });
@@ -602,7 +607,10 @@ mod tests {
             assert!(error.to_string().contains(name), "{error}");
         }
         let force = Consent { force: true, ..YES };
-        assert!(plan(&REPLACE, force, &[], &target(Some(bound))).is_ok());
+        let forced = plan(&REPLACE, force, &[], &target(Some(bound))).expect("a plan");
+        for name in ["cdc", "orders_in", "pg_cron", "`shop_before_"] {
+            assert!(forced.notices[0].contains(name), "{:?}", forced.notices);
+        }
         let prepared = Live { prepared: vec!["tx1".into()], ..live() };
         let error = plan(&REPLACE, force, &[], &target(Some(prepared))).expect_err("refused");
         assert!(error.to_string().contains("tx1"), "{error}");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{Live, Target};
 use crate::domain::connection::ConnectionInfo;
+use crate::domain::inventory::PG_CRON;
 use crate::postgres::PostgresError;
 use crate::postgres::session::Session;
 use crate::scratch::sql::Statements as _;
@@ -36,7 +37,7 @@ pub(super) async fn of(
         extensions: names(session, "SELECT name::text FROM pg_available_extensions").await?,
         tablespaces: names(session, "SELECT spcname::text FROM pg_tablespace").await?,
         databases: names(session, "SELECT datname::text FROM pg_database").await?,
-        live: live(session, database).await?,
+        live: live(session, server, database).await?,
     })
 }
 
@@ -45,7 +46,11 @@ async fn names(session: &Session, sql: &str) -> Result<BTreeSet<String>, Postgre
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-async fn live(session: &Session, database: &str) -> Result<Option<Live>, PostgresError> {
+async fn live(
+    session: &Session,
+    server: &ConnectionInfo,
+    database: &str,
+) -> Result<Option<Live>, PostgresError> {
     let sql = "SELECT d.oid, pg_get_userbyid(d.datdba)::text, pg_has_role(d.datdba, 'MEMBER'), \
                t.spcname::text, d.datacl IS NOT NULL, d.datallowconn, \
                ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE database = d.datname), \
@@ -53,11 +58,12 @@ async fn live(session: &Session, database: &str) -> Result<Option<Live>, Postgre
                      WHERE subdbid = d.oid AND subenabled), \
                ARRAY(SELECT gid FROM pg_prepared_xacts WHERE database = d.datname), \
                EXISTS (SELECT 1 FROM pg_settings \
-                       WHERE name = 'cron.database_name' AND setting = d.datname) \
+                       WHERE name = 'cron.database_name' AND setting = d.datname), \
+               pg_has_role('pg_read_all_settings', 'USAGE') \
                FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace \
                WHERE d.datname = $1";
-    let found = session.query_opt(sql, &[&database]).await?;
-    Ok(found.map(|row| Live {
+    let Some(row) = session.query_opt(sql, &[&database]).await? else { return Ok(None) };
+    Ok(Some(Live {
         oid: row.get(0),
         owner: row.get(1),
         owned: row.get(2),
@@ -67,8 +73,18 @@ async fn live(session: &Session, database: &str) -> Result<Option<Live>, Postgre
         slots: row.get(6),
         subscriptions: row.get(7),
         prepared: row.get(8),
-        cron: row.get(9),
+        cron: row.get(9) || !row.get::<_, bool>(10) && has_cron(server, database).await,
     }))
+}
+
+/// Whether `pg_cron` is installed there, as it can be in its own database only: for a role that may not read the
+/// setting which names that one. A database that does not let us in tells nothing.
+async fn has_cron(server: &ConnectionInfo, database: &str) -> bool {
+    let sql = "SELECT 1 FROM pg_extension WHERE extname = $1";
+    let Ok(session) = Session::connect(&server.with_database(database), "restore").await else {
+        return false;
+    };
+    session.query_opt(sql, &[&PG_CRON]).await.is_ok_and(|found| found.is_some())
 }
 
 /// Whether nobody has made anything in that database.

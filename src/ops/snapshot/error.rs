@@ -5,7 +5,7 @@ use crate::domain::archive::ArchiveError;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::postgres::PostgresError;
 use crate::postgres::catalog::CatalogError;
-use crate::postgres::hold::HoldError;
+use crate::postgres::hold::{HoldError, LOCKED_HINT, after_colon};
 use crate::repo::RepoError;
 
 /// Why a snapshot was not taken. Nothing half-made is listed, whatever it was.
@@ -29,6 +29,16 @@ pub enum SnapshotError {
     /// `pg_dump` passed over rows that were to be kept.
     #[error("`pg_dump` left out the rows of {}", .0.join(", "))]
     Unread(Vec<String>),
+    /// Others queued for tables in front of `pg_dump`, each time anew.
+    #[error("could not lock {tables} for `pg_dump` in {attempts} attempts{}", after_colon(.blockers))]
+    Overtaken {
+        /// The tables, as far as known.
+        tables: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// Who wants them.
+        blockers: Vec<String>,
+    },
     /// Another run is at it.
     #[error("another snapshot of `{0}` is being taken")]
     Busy(String),
@@ -60,9 +70,11 @@ impl Failure for SnapshotError {
             Self::Postgres(error) => error.kind(),
             Self::Hold(error) => error.kind(),
             Self::Catalog(error) => error.kind(),
-            Self::Archive(_) | Self::Unread(_) | Self::HolderLost(_) | Self::Stalled { .. } => {
-                FailureKind::Postgres
-            }
+            Self::Archive(_)
+            | Self::Unread(_)
+            | Self::Overtaken { .. }
+            | Self::HolderLost(_)
+            | Self::Stalled { .. } => FailureKind::Postgres,
             Self::Busy(_) => FailureKind::Busy,
             Self::Hook(_) => FailureKind::Unexpected,
             Self::Interrupted => FailureKind::Interrupted,
@@ -80,6 +92,7 @@ impl Failure for SnapshotError {
                 "nothing was kept; check which `pg_dump` is run (`bin_dir`), and name tables whose rows \
                  are not wanted in `exclude_table_data`"
             }
+            Self::Overtaken { .. } => LOCKED_HINT,
             Self::Busy(_) => "wait for it to end and run it again",
             Self::Hook(_) => "run the command by hand to see why; an empty list turns the hook off",
             Self::HolderLost(_) => {

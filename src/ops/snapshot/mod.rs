@@ -28,12 +28,13 @@ use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::inventory::{Inventory, display_name};
 use crate::domain::manifest::{BackupKind, Manifest, PartKind, Trigger, Versions};
 use crate::domain::observer::{Observer, Severity};
+use crate::failpoint;
 use crate::ops::claim::{self, Claim};
 use crate::postgres::PostgresError;
 use crate::postgres::catalog;
 use crate::postgres::child::{Child, ChildSpec, capture};
 use crate::postgres::dumped::{DumpedKind, DumpedRelation};
-use crate::postgres::hold::{HeldSnapshot, HoldOptions};
+use crate::postgres::hold::{HeldSnapshot, HoldOptions, InTheWay};
 use crate::postgres::pooler::{self, Pooling};
 use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
@@ -214,12 +215,14 @@ async fn taken(
     let connection = options.connection.with_database(database);
     let pulse = Pulse::new(observer, database, options.idle);
     let pooling = turn.pooling;
+    let attempts_max = failpoint::attempts(ATTEMPTS_MAX);
     for attempt in 1.. {
         let observer = &pulse;
-        let run = Run { repository, options, database, connection: &connection, pooling, observer };
+        let connection = &connection;
+        let run = Run { repository, options, database, connection, pooling, observer, attempt };
         let result = run.attempt(cancel).await;
         match result {
-            Err(error) if attempt < ATTEMPTS_MAX && lost_a_lock(&error) => {
+            Err(error) if attempt < attempts_max && lost_a_lock(&error) => {
                 let message = format!("somebody waits for a table of `{database}`; let him pass");
                 observer.finding(Severity::Notice, &message);
                 tokio::select! {
@@ -236,7 +239,11 @@ async fn taken(
 /// Whether `pg_dump` gave up on a lock. It names the statement, and the rest of the server's words may be in
 /// any language; what else could be wrong with a lock was found out before.
 fn lost_a_lock(error: &SnapshotError) -> bool {
-    matches!(error, SnapshotError::Postgres(error) if error.to_string().contains("LOCK TABLE"))
+    match error {
+        SnapshotError::Overtaken { .. } => true,
+        SnapshotError::Postgres(error) => error.to_string().contains("LOCK TABLE"),
+        _ => false,
+    }
 }
 
 /// The advisory lock of this database's snapshots in this repository; another holder is exit 6.
@@ -261,13 +268,17 @@ struct Run<'a> {
     connection: &'a ConnectionInfo,
     pooling: Pooling,
     observer: &'a Pulse<'a>,
+    /// Which one, from 1 on.
+    attempt: u32,
 }
 
 impl Run<'_> {
     async fn attempt(&self, cancel: &CancellationToken) -> Result<Manifest, SnapshotError> {
+        let usual = HoldOptions::default();
         let hold = HoldOptions {
             exclude_table_data: self.options.exclude_table_data.clone(),
-            ..HoldOptions::default()
+            lock_wait: failpoint::wait(usual.lock_wait),
+            attempts_max: failpoint::attempts(usual.attempts_max),
         };
         self.observer.step("locking tables", self.database);
         // Cancelled by itself, so that no backend is left waiting for a lock.
@@ -313,8 +324,11 @@ impl Run<'_> {
         let key = backup.access().chunk_key.clone();
         let dump = self.dump(&mut backup, dump);
         let inventory = async { Ok(catalog::inventory(holder.session().client()).await?) };
-        let (summary, globals, mut inventory) =
-            tokio::try_join!(dump, self.globals(programs), inventory)?;
+        let read = tokio::try_join!(dump, self.globals(programs), inventory);
+        let (summary, globals, mut inventory) = match read {
+            Err(error) if lost_a_lock(&error) => return Err(self.overtaken(&holder, error).await),
+            read => read?,
+        };
         let chunks = stream::bytes(globals, params, key);
         backup.write_part(PartKind::Globals, "globals", chunks, self.observer).await?;
         if !holder.is_alive(HOLDER_PATIENCE).await {
@@ -355,10 +369,10 @@ impl Run<'_> {
         let spec = ChildSpec::new(programs.program("pg_dump")?)
             .args(["--format=custom", "--compress=0", "--no-password", "--encoding=UTF8"])
             .arg(format!("--snapshot={}", holder.held.snapshot))
-            .arg(format!("--lock-wait-timeout={}", LOCK_WAIT.as_millis()))
+            .arg(format!("--lock-wait-timeout={}", failpoint::wait(LOCK_WAIT).as_millis()))
             .args(holder.held.excluded().map(|table| format!("--exclude-table-data={table}")))
             .purpose("pg_dump")
-            .piped_stdout();
+            .buffered_stdout();
         let spec = if self.pooling == Pooling::Session {
             // Settings do not get through; those that `pg_dump` does not make itself were looked at.
             spec.connection(self.connection)
@@ -383,6 +397,16 @@ impl Run<'_> {
         child.wait().await?;
         let found = summary.await.expect("the thread tells when the stream has ended");
         Ok(found?)
+    }
+
+    /// Names the table and who queues for it, while the locks that he waits for are still held.
+    async fn overtaken(&self, holder: &HeldSnapshot, error: SnapshotError) -> SnapshotError {
+        match holder.in_the_way().await {
+            Ok(InTheWay { tables, blockers }) => {
+                SnapshotError::Overtaken { tables, attempts: self.attempt, blockers }
+            }
+            Err(_) => error,
+        }
     }
 
     /// Roles and settings, without passwords where this role may not read them.

@@ -18,8 +18,9 @@ use crate::repo::chunks::PlainChunk;
 
 /// Chunks that may wait for the other side: enough to bridge a moment, little enough to hold.
 const QUEUE: usize = 4;
-/// `pg_dump` writes 4 KiB at a time, and waking a reader for each costs both of them more than the bytes do. So what
-/// brought less than this is given a moment to become more, in a pipe that holds a megabyte.
+/// By itself `pg_dump` writes 4 KiB at a time ([`ChildSpec::buffered_stdout`](crate::postgres::child::ChildSpec::buffered_stdout)), and
+/// waking a reader for each costs both of them more than the bytes do. So what brought less than this is given a moment to
+/// become more, in a pipe that holds a megabyte.
 const WORTHWHILE: usize = 64 << 10;
 /// Long enough for that at a hundred megabytes a second, and no time at all for whoever waits for a small dump.
 const PAUSE: Duration = Duration::from_micros(500);

@@ -29,6 +29,16 @@ async fn output_is_captured_and_input_is_fed() {
     assert_eq!(error.to_string(), "sh failed with exit code 4");
 }
 
+/// `stdbuf` tells the library by two variables; what they do to a dump is measured in docs/performance.md.
+#[tokio::test]
+async fn a_dump_is_written_in_large_pieces_where_stdbuf_is_there() {
+    let with = shell("env").buffered_stdout();
+    let told = String::from_utf8(capture(with.clone()).await.unwrap()).unwrap();
+    assert!(told.contains("_STDBUF_O=65536\n") && told.contains("LD_PRELOAD="), "{told}");
+    let without = with.command_from(Some("/nowhere".as_ref()));
+    assert_eq!(without.get_program(), "/bin/sh");
+}
+
 #[tokio::test]
 async fn a_missing_program_is_named() {
     let error = Child::spawn(ChildSpec::new("/nowhere/pg_dump")).unwrap_err();

@@ -28,6 +28,7 @@ const LOCKED_AT_ONCE: usize = 500;
 
 const LIST: &str = "list the tables to be dumped";
 const LOCK: &str = "lock the tables to be dumped";
+const LOOK: &str = "look who holds a table";
 
 /// Locks, exports and looks again, as the module's head tells. On success the session is inside the
 /// transaction; on failure it is outside of any.
@@ -85,17 +86,20 @@ enum Setback {
     Changed(String),
 }
 
-/// What kept the last attempt from succeeding.
+/// Who keeps us from tables.
 #[derive(Default)]
-struct InTheWay {
-    changed: Option<String>,
-    taken: Vec<String>,
-    blockers: Vec<String>,
+pub(super) struct Blockers {
+    /// The tables' names for people.
+    tables: Vec<String>,
+    /// The first of them.
+    first: Option<DumpedRelation>,
+    /// Who holds or wants them.
+    pub(super) who: Vec<String>,
 }
 
-impl InTheWay {
-    fn tables(&self) -> String {
-        match self.taken.as_slice() {
+impl Blockers {
+    pub(super) fn tables(&self) -> String {
+        match self.tables.as_slice() {
             [] => "the tables to be dumped".to_owned(),
             [one] => format!("table {one}"),
             [one, rest @ ..] => format!("table {one} and {} more", rest.len()),
@@ -115,7 +119,8 @@ impl Holder<'_> {
     async fn hold(&mut self) -> Result<Held, HoldError> {
         self.preflight().await?;
         let attempts = self.options.attempts_max.max(1);
-        let mut in_the_way = InTheWay::default();
+        let mut changed = None;
+        let mut blockers = Blockers::default();
         for attempt in 1..=attempts {
             let setback = match self.attempt().await {
                 Ok((snapshot, tables)) => return self.facts(snapshot, tables, attempt).await,
@@ -129,22 +134,21 @@ impl Holder<'_> {
                     self.preflight().await?;
                     return Err(HoldError::Statement { step: LOCK, source: error.into() });
                 }
-                Setback::Changed(name) => {
-                    in_the_way = InTheWay { changed: Some(name), ..InTheWay::default() };
+                Setback::Changed(name) => changed = Some(name),
+                Setback::Taken => {
+                    changed = None;
+                    blockers = self.wait().await?;
                 }
-                Setback::Taken => in_the_way = self.wait().await?,
             }
             if attempt < attempts {
                 tokio::time::sleep(pause(attempt)).await;
             }
         }
-        Err(match in_the_way.changed {
+        Err(match changed {
             Some(changed) => HoldError::Changing { attempts, changed },
-            None => HoldError::Blocked {
-                tables: in_the_way.tables(),
-                attempts,
-                blockers: in_the_way.blockers,
-            },
+            None => {
+                HoldError::Blocked { tables: blockers.tables(), attempts, blockers: blockers.who }
+            }
         })
     }
 
@@ -208,36 +212,16 @@ impl Holder<'_> {
     }
 
     /// Waits, holding nothing, until a table that others hold or want is free, or `lock_wait` is over.
-    async fn wait(&self) -> Result<InTheWay, HoldError> {
-        const LOOK: &str = "look who holds a table";
+    async fn wait(&self) -> Result<Blockers, HoldError> {
         self.begin("READ COMMITTED").await?;
         let tables = self.list().await?;
-        let locked: Vec<_> = tables.iter().filter(|table| table.is_locked()).collect();
-        let oids: Vec<u32> = locked.iter().map(|table| table.oid).collect();
-        let mut in_the_way = InTheWay::default();
-        let mut first = None;
-        let blockers =
-            step(LOOK, self.client.query_typed(BLOCKERS, &[(&oids, Type::OID_ARRAY)]).await)?;
+        let blockers = blockers(self.client, &tables).await?;
         step(LOOK, self.client.batch_execute("COMMIT").await)?;
-        for row in blockers {
-            let oid: u32 = step(LOOK, row.try_get(0))?;
-            if let Some(table) = locked.iter().find(|table| table.oid == oid) {
-                let name = display_name(Some(&table.schema), &table.name);
-                if !in_the_way.taken.contains(&name) {
-                    in_the_way.taken.push(name);
-                }
-                first = first.or(Some(*table));
-            }
-            let blocker: String = step(LOOK, row.try_get(1))?;
-            if !in_the_way.blockers.contains(&blocker) {
-                in_the_way.blockers.push(blocker);
-            }
-        }
-        self.observer.step("waiting for locks on", &in_the_way.tables());
-        if let Some(table) = first {
+        self.observer.step("waiting for locks on", &blockers.tables());
+        if let Some(table) = &blockers.first {
             self.wait_for(table).await?;
         }
-        Ok(in_the_way)
+        Ok(blockers)
     }
 
     async fn wait_for(&self, table: &DumpedRelation) -> Result<(), HoldError> {
@@ -312,7 +296,7 @@ const SYSTEM_IDENTIFIER: &str =
 
 /// Who holds ACCESS EXCLUSIVE on one of these tables, or waits for it and so is before us in the queue.
 const BLOCKERS: &str = "
-    SELECT l.relation, 'pid ' || l.pid
+    SELECT l.relation, CASE WHEN l.granted THEN 'held' ELSE 'wanted' END || ' by pid ' || l.pid
            || coalesce(' (' || NULLIF(pg_catalog.concat_ws(', ', NULLIF(a.application_name, ''), a.state), '') || ')', '')
       FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
      WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.relation = ANY ($1)
@@ -342,6 +326,32 @@ fn setback(error: Error, tables: usize) -> Setback {
         }
         _ => Setback::Fatal(HoldError::Statement { step: LOCK, source: error.into() }),
     }
+}
+
+/// Who keeps others from these tables.
+pub(super) async fn blockers(
+    client: &Client,
+    tables: &[DumpedRelation],
+) -> Result<Blockers, HoldError> {
+    let locked: Vec<_> = tables.iter().filter(|table| table.is_locked()).collect();
+    let oids: Vec<u32> = locked.iter().map(|table| table.oid).collect();
+    let rows = client.query_typed(BLOCKERS, &[(&oids, Type::OID_ARRAY)]).await;
+    let mut found = Blockers::default();
+    for row in step(LOOK, rows)? {
+        let oid: u32 = step(LOOK, row.try_get(0))?;
+        if let Some(table) = locked.iter().find(|table| table.oid == oid) {
+            let name = display_name(Some(&table.schema), &table.name);
+            if !found.tables.contains(&name) {
+                found.tables.push(name);
+            }
+            found.first.get_or_insert_with(|| (*table).clone());
+        }
+        let who: String = step(LOOK, row.try_get(1))?;
+        if !found.who.contains(&who) {
+            found.who.push(who);
+        }
+    }
+    Ok(found)
 }
 
 /// The name of a table to be locked that is in one list only.

@@ -1,7 +1,7 @@
 //! Which entries of an archive a restore takes: a pure decision, with a reason for each one left out.
 //!
 //! Into a scratch cluster of its own goes all but subscriptions, which would reach out (a copy never acts),
-//! and the refresh of materialized views over foreign tables, for the same reason. A role that is no superuser
+//! the refresh of materialized views over foreign tables, and `pg_cron` with its jobs, for the same reason. A role that is no superuser
 //! also cannot make some kinds of objects; they, and what cannot be without them, are left out and named, so
 //! that everything else may stop at the first error.
 
@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 pub use only::Only;
 
 use crate::domain::archive::{Section, Toc, TocEntry};
-use crate::domain::inventory::LeftOut;
+use crate::domain::inventory::{LeftOut, PG_CRON};
 
 /// What the role of a restore may do in the target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,6 +117,7 @@ pub fn select(toc: &Toc, rights: &Rights, only: Option<&Only>) -> Selection {
     }
     let refreshes: BTreeSet<usize> = toc.refreshes_over_foreign_tables().into_iter().collect();
     let mut gone: HashMap<u32, String> = HashMap::new();
+    let mut without_pg_cron = false;
     for (at, entry) in toc.entries.iter().enumerate() {
         if matches!(
             &*entry.desc,
@@ -137,7 +138,12 @@ pub fn select(toc: &Toc, rights: &Rights, only: Option<&Only>) -> Selection {
         } else {
             reason(entry, rights)
         };
+        // The archive does not tell that what lies in an extension's schema needs the extension.
+        let of_pg_cron = without_pg_cron && lies_in_cron(entry);
         let inherited = || {
+            if of_pg_cron {
+                return Some(format!("it needs EXTENSION {PG_CRON}"));
+            }
             let needs = entry.dependencies.iter().find_map(|id| gone.get(id))?;
             Some(format!("it needs {needs}"))
         };
@@ -146,7 +152,11 @@ pub fn select(toc: &Toc, rights: &Rights, only: Option<&Only>) -> Selection {
             continue;
         };
         gone.insert(entry.dump_id, entry.describe());
-        selection.omitted.push(Omission { entry: left_out(), reason, holds_data: entry.has_data });
+        without_pg_cron |= is_pg_cron(entry);
+        // Its jobs are no loss: they stay in the archive, and a copy must not run them.
+        let is_jobs = of_pg_cron && matches!(&*entry.tag, "job" | "job_run_details");
+        let holds_data = entry.has_data && !is_jobs;
+        selection.omitted.push(Omission { entry: left_out(), reason, holds_data });
     }
     selection.set_indexes_apart(toc);
     selection
@@ -194,12 +204,27 @@ impl Selection {
     }
 }
 
+fn is_pg_cron(entry: &TocEntry) -> bool {
+    &*entry.desc == "EXTENSION" && &*entry.tag == PG_CRON
+}
+
+/// Whether it lies in the schema that `pg_cron` brings.
+fn lies_in_cron(entry: &TocEntry) -> bool {
+    entry.namespace.as_deref() == Some("cron") || &*entry.tag == "SCHEMA cron"
+}
+
 /// Why this entry cannot be restored, or must not be.
 fn reason(entry: &TocEntry, rights: &Rights) -> Option<String> {
     let defn = entry.defn.as_deref().unwrap_or_default();
     match &*entry.desc {
         "SUBSCRIPTION" | "SUBSCRIPTION TABLE" => {
             return Some("a copy must not subscribe".to_owned());
+        }
+        // The server makes it in one database alone, and no copy has that one's name while it is proved.
+        "EXTENSION" if is_pg_cron(entry) && !rights.installed_extensions.contains(PG_CRON) => {
+            return Some(
+                "only the database in cron.database_name can have it; create it there".to_owned(),
+            );
         }
         "SECURITY LABEL" if !rights.label_providers => {
             return Some("no label provider is loaded".to_owned());
@@ -353,6 +378,37 @@ mod tests {
             .collect();
         // Its columns are of a type of the extension hstore, which this role cannot create.
         assert_eq!(lost, ["customers"]);
+    }
+
+    #[test]
+    fn pg_cron_and_its_jobs_stay_out_and_are_no_loss_unless_it_is_there() {
+        let like = toc(V16).entries.remove(0);
+        let entry = |dump_id: u32, desc: &str, namespace: Option<&str>, tag: &str| TocEntry {
+            dump_id,
+            desc: desc.into(),
+            namespace: namespace.map(Into::into),
+            tag: tag.into(),
+            has_data: desc == "TABLE DATA",
+            dependencies: [].into(),
+            ..like.clone()
+        };
+        let entries = vec![
+            entry(1, "EXTENSION", None, PG_CRON),
+            entry(2, "ACL", None, "SCHEMA cron"),
+            entry(3, "TABLE DATA", Some("cron"), "job"),
+            entry(4, "TABLE DATA", Some("cron"), "somebody's"),
+            entry(5, "TABLE DATA", Some("public"), "job"),
+        ];
+        let toc = Toc { entries, ..toc(V16) };
+        let superuser = Rights { superuser: true, ..Rights::default() };
+        let without = select(&toc, &superuser, None);
+        assert_eq!(without.data, BTreeSet::from([5]));
+        let lost = without.omitted.iter().filter(|left| left.holds_data);
+        let lost: Vec<&str> = lost.map(|left| &*left.entry.name).collect();
+        assert_eq!((without.omitted.len(), lost), (4, vec!["somebody's"]));
+        let installed_extensions = BTreeSet::from([PG_CRON.to_owned()]);
+        let there = select(&toc, &Rights { installed_extensions, ..superuser }, None);
+        assert_eq!(there.omitted, []);
     }
 
     #[test]
