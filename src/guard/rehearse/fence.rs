@@ -151,9 +151,11 @@ impl Fence {
         let client = self.watcher.client();
         for row in client.query(WAITING, &[&self.pid]).await? {
             let waiting: i32 = row.get(0);
+            // Counted before it is ended: with its end the command may be over, and nobody waits for this answer any more.
+            let first = self.kept_out.insert(waiting);
             let asked = "SELECT pg_catalog.pg_terminate_backend($1)";
             let ended = client.query(asked, &[&waiting]).await.map_err(PostgresError::from);
-            if self.kept_out.insert(waiting) {
+            if first {
                 let how = match ended {
                     Ok(_) => "ended".to_owned(),
                     // It waits on, until the fence is lifted, or its patience is at its end.
