@@ -2,11 +2,14 @@
 
 #![expect(clippy::doc_markdown, reason = "comments here are the help text, printed as they stand")]
 
+mod guard;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(super) use self::guard::{Migrate, Rehearsal, Rehearse};
 use crate::proof::selection::Only;
 
 /// What every `--help` of the program ends in.
@@ -21,9 +24,9 @@ Exit codes:
     6  busy: another writer
     7  key or signature
     8  nothing matches
-   10  `migrate`: the command was not run
+   10  `migrate`: the command was not run; `rehearse`: it did not pass
    11  `migrate`: the command succeeded, but what was looked at afterwards says otherwise
-  127  `migrate`: there is no such command
+  127  `migrate`, `rehearse`: there is no such command
   130  interrupted
 With several databases it is the gravest.
 
@@ -98,7 +101,8 @@ pub(super) enum Verb {
     Prune(Prune),
     Status(Status),
     Log(Log),
-    Migrate(Migrate),
+    Migrate(Box<Migrate>),
+    Rehearse(Rehearse),
     Daemon(Daemon),
     /// Show or check the configuration
     #[command(subcommand)]
@@ -148,68 +152,6 @@ pub(super) struct Log {
     /// The newest N only
     #[arg(long, value_name = "N", default_value = "50")]
     pub(super) limit: usize,
-}
-
-/// Run a migration with a way back: snapshot, run, check
-///
-/// COMMAND is run as you would type it, with its input, output, signals and exit code. Before it: a second guard, or a
-/// dump of that database that is still running, is waited for; the migration tool is told from its table and the command
-/// (Prisma, Flyway, Liquibase, Django, Rails, Alembic, sqlx, Diesel, goose, Knex, TypeORM, Sequelize, Drizzle,
-/// golang-migrate, node-pg-migrate, refinery, Atlas), and what is applied, failed, edited since and pending is shown;
-/// a snapshot is taken and committed. If that fails the command is not run (exit 10). A command whose words, or whose
-/// DIRECT_URL and DATABASE_URL, name another database than the one that is saved is refused (exit 2). Where there is no database yet, or
-/// no table in it, there is nothing to lose, and the command runs at once.
-///
-/// After it: whether anything arrived, failed rows, the assertions and the health addresses of the configuration (exit 11
-/// where the command itself succeeded); invalid indexes, constraints that are NOT VALID and objects that the next backup may not read are
-/// warnings, with the statement that mends them. A migration that failed before stops only the tool's own command that
-/// applies; what repairs it is let through.
-///
-/// All of that is told on stderr: stdout is the command's. With --json stdout has the report, and the command's stdout
-/// goes to stderr. The exit code is the command's own, unless pgkeep has something to say: 2, 6, 10, 11, 127, 130. The
-/// report lands in the audit trail: `pgkeep log`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  pgkeep migrate -- npx prisma migrate deploy
-  pgkeep migrate --yes --label release=4.2 -- flyway migrate
-  pgkeep migrate --yes --if-pending --no-health --wait 10m -- npx prisma migrate deploy
-  pgkeep migrate --dry-run -- npx prisma migrate deploy")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub(super) struct Migrate {
-    /// The command and its arguments, behind `--`
-    #[arg(value_name = "COMMAND", last = true, required = true)]
-    pub(super) command: Vec<String>,
-    /// Do not ask
-    #[arg(long)]
-    pub(super) yes: bool,
-    /// Wait so long for another run at that database, such as 90s or 10m
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = span)]
-    pub(super) wait: Duration,
-    /// Take no snapshot where COMMAND is the tool's own, its files were read, and nothing is pending
-    #[arg(long)]
-    pub(super) if_pending: bool,
-    /// Ask no health address afterwards, as before the application is started
-    #[arg(long)]
-    pub(super) no_health: bool,
-    /// Remember this with the snapshot; may be given again
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
-    pub(super) labels: Vec<(String, String)>,
-    /// Go on although COMMAND, DIRECT_URL or DATABASE_URL names another database than the one that is saved
-    #[arg(long)]
-    pub(super) elsewhere: bool,
-    /// Do not run it unless a rollback could run from here: identity, rights of the role, room for a copy
-    #[arg(long)]
-    pub(super) require_rollback: bool,
-    /// Restore the snapshot into scratch and compare it, before the command
-    #[arg(long)]
-    pub(super) verify: bool,
-    /// Write the report to this file, FILE.json or FILE.md
-    #[arg(long, value_name = "FILE", value_parser = report_file)]
-    pub(super) report: Option<PathBuf>,
-    /// Print what is found and what would be done, and do nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
 }
 
 /// Run schedules, the status page, metrics and the snapshot hook, for years
@@ -764,6 +706,10 @@ mod tests {
             "migrate --wait soon -- x",
             "migrate --report r.txt -- x",
             "migrate --label nonsense -- x",
+            "rehearse",
+            "rehearse --fresh --from latest -- x",
+            "rehearse --fail-on slow -- x",
+            "rehearse --env =x -- x",
         ] {
             let words = std::iter::once("pgkeep").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

@@ -57,6 +57,7 @@ pub(super) fn document(recorded: &Recorded) -> Json {
         "message": event.message,
         "backups": event.backups,
         "migration": event.migration,
+        "rehearsal": event.rehearsal,
     })
 }
 
@@ -166,7 +167,7 @@ mod tests {
         for recorded in events() {
             let document = document(&recorded);
             let keys: Vec<&String> = document.as_object().expect("an object").keys().collect();
-            let all = "at backup backups cluster database duration_ms event exit_code host id message migration origin pgkeep run user";
+            let all = "at backup backups cluster database duration_ms event exit_code host id message migration origin pgkeep rehearsal run user";
             assert_eq!(keys, all.split(' ').collect::<Vec<_>>());
         }
         assert_eq!(document(&events()[0])["run"], "20261121T020000Z-5f3a9c21");

@@ -13,6 +13,7 @@ use super::migrate_text::{report_markdown, report_text, survey_json, survey_text
 use super::output::write_stdout;
 use super::progress::Progress;
 use super::recovery::{ask, may_ask};
+use super::rehearse::{self, rehearsal_text};
 use super::run::Ended;
 use super::verbs::Opened;
 use crate::config::{ClusterSettings, Databases, Settings};
@@ -25,6 +26,7 @@ use crate::domain::verification::Depth;
 use crate::guard::migrate::{
     self, Guarding, MigrateError, MigrateOptions, Planned, Report, Survey,
 };
+use crate::guard::rehearse::RehearseOptions;
 use crate::ops::run::{Ending, Run};
 use crate::ops::snapshot::SnapshotOptions;
 use crate::wiring::{self, Proving};
@@ -42,6 +44,13 @@ pub(super) async fn migrate(context: &Context, args: Migrate) -> Result<(), Ende
         return Err(Failed::usage(
             "a migration wants a yes, and nobody can be asked here",
             "add --yes; look first with --dry-run",
+        )
+        .into());
+    }
+    if !args.rehearse && args.rehearsal.is_given() {
+        return Err(Failed::usage(
+            "--fail-on, --env and --forwarded are for a rehearsal",
+            "add --rehearse, or leave them out",
         )
         .into());
     }
@@ -179,22 +188,44 @@ async fn confirmed(
 ) -> Report {
     progress.clear();
     let text = survey_text(&survey);
-    // Nobody need agree to what is refused anyway.
-    let agreed = if args.yes || survey.planned == Planned::Refused {
-        context.output.beside(&text);
-        Ok(true)
-    } else {
-        ask(&text)
-    };
-    let failure = match agreed {
-        Ok(true) => return migrate::run(guarding, options, survey).await,
-        Ok(false) => {
-            Failed::usage("not confirmed, and nothing was done", "type `yes`, or add --yes")
+    // Nobody need agree to what is refused anyway; who wants a rehearsal is asked when he has seen it.
+    let asks_first = !(args.yes || args.rehearse || survey.planned == Planned::Refused);
+    if asks_first {
+        if let Err(failure) = agreed(&text) {
+            let record = migrate::not_run(&args.command, Some(&survey));
+            return Report { record, failure: Some(failure) };
         }
-        Err(error) => error,
+    } else {
+        context.output.beside(&text);
+    }
+    let prepared = match migrate::prepare(guarding, options, survey).await {
+        Ok(prepared) => prepared,
+        Err(report) => {
+            progress.clear();
+            if let Some(rehearsal) = &report.record.rehearsal {
+                context.output.beside(&rehearsal_text(rehearsal));
+            }
+            return *report;
+        }
     };
-    let record = migrate::not_run(&args.command, Some(&survey));
-    Report { record, failure: Some(failure) }
+    if args.rehearse {
+        progress.clear();
+        let text = prepared.rehearsal().map(rehearsal_text).unwrap_or_default();
+        if args.yes {
+            context.output.beside(&text);
+        } else if let Err(failure) = agreed(&text) {
+            return prepared.given_up(failure);
+        }
+    }
+    migrate::run(guarding, options, prepared).await
+}
+
+/// Shows it and asks.
+fn agreed(text: &str) -> Result<(), Failed> {
+    if ask(text)? {
+        return Ok(());
+    }
+    Err(Failed::usage("not confirmed, and nothing was done", "type `yes`, or add --yes"))
 }
 
 fn options(context: &Context, args: &Migrate) -> MigrateOptions {
@@ -206,12 +237,16 @@ fn options(context: &Context, args: &Migrate) -> MigrateOptions {
         elsewhere: args.elsewhere,
         require_rollback: args.require_rollback,
         verify: args.verify,
+        rehearse: args.rehearse.then(|| RehearseOptions {
+            elsewhere: args.elsewhere,
+            ..rehearse::options(&args.command, &args.rehearsal, args.wait)
+        }),
         stdout_to_stderr: context.output.json,
     }
 }
 
 /// One database, which must be clear.
-fn database_meant(
+pub(super) fn database_meant(
     settings: &Settings,
     cluster: &ClusterSettings,
     connection: &ConnectionInfo,
@@ -254,6 +289,7 @@ async fn end(run: Run, opened: &Opened, report: &Report, progress: &Progress) {
 fn document(known: &Known, report: &Report) -> Json {
     let record: &MigrationRecord = &report.record;
     let mut document = json!(record);
+    document["rehearsal"] = json!(record.rehearsal);
     document["run"] = json!(known.run);
     document["cluster"] = json!(known.cluster);
     document["database"] = json!(known.database);
@@ -308,7 +344,7 @@ mod tests {
             keys.cloned().collect::<Vec<_>>().join(" ")
         };
         let good = document(&known, &report());
-        insta::assert_snapshot!(keys(&good), @"after before checks cluster command database earlier ended exit_code git_commit outcome rollback run snapshot warnings");
+        insta::assert_snapshot!(keys(&good), @"after before checks cluster command database earlier ended exit_code git_commit outcome rehearsal rollback run snapshot warnings");
         assert_eq!(good["rollback"], "pgkeep rollback 20261121T020000Z-5f3a9c21");
         let error = MigrateError::ChecksFailed("…".to_owned());
         let failure = Some(failed(error));

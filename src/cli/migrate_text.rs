@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value as Json, json};
 
 use super::backup::checks_text;
+use super::rehearse::rehearsal_text;
 use super::text::{Lines, duration, harmless, time};
 use crate::domain::migration::{Earlier, MigrationRecord, SnapshotDecision, State};
 use crate::guard::migrate::{Planned, Report, Survey};
@@ -151,6 +152,10 @@ pub(super) fn record_text(record: &MigrationRecord) -> String {
     if record.before.is_empty() {
         text.line("no tool's history");
     }
+    if let Some(rehearsal) = &record.rehearsal {
+        text.line("\nrehearsal:");
+        text.block(&rehearsal_text(rehearsal));
+    }
     text.block(&report_text(record));
     text.into_text()
 }
@@ -220,6 +225,11 @@ pub(super) fn report_markdown(document: &Json, report: &Report) -> String {
             Some(all) => all.iter().for_each(|state| state_text(&mut states, state)),
             None => states.line("unknown"),
         }
+        states.line("```");
+    }
+    if let Some(rehearsal) = &record.rehearsal {
+        states.line("\n## Rehearsal\n\n```");
+        states.block(&rehearsal_text(rehearsal));
         states.line("```");
     }
     if !record.checks.is_empty() || !record.warnings.is_empty() {

@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod prune;
 mod recovery;
+mod rehearse;
 mod reports;
 mod rollback;
 mod run;

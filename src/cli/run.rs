@@ -98,9 +98,8 @@ fn usage(error: &clap::Error, words: &[OsString]) -> Failed {
     let verb = words.iter().skip(1).filter_map(|word| word.to_str());
     let verb = verb.into_iter().find(|word| command.find_subcommand(word).is_some());
     let help = match verb {
-        Some("migrate") if error.kind() == ErrorKind::UnknownArgument => {
-            "the command stands behind `--`: `pgkeep migrate -- npx prisma migrate deploy`"
-                .to_owned()
+        Some(verb @ ("migrate" | "rehearse")) if error.kind() == ErrorKind::UnknownArgument => {
+            format!("the command stands behind `--`: `pgkeep {verb} -- npx prisma migrate deploy`")
         }
         Some(verb) => format!("run `pgkeep {verb} --help`"),
         None => "run `pgkeep --help`".to_owned(),

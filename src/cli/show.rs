@@ -5,6 +5,7 @@ use super::backup::{Shown, show_json, show_text};
 use super::context::Context;
 use super::log;
 use super::migrate_text::record_text;
+use super::rehearse::rehearsal_text;
 use super::run::Ended;
 use super::text::{Lines, duration, harmless, time};
 use super::verbs::{Opened, listed};
@@ -72,6 +73,9 @@ fn run_text(recorded: &Recorded) -> String {
     }
     if let Some(record) = record {
         text.block(&record_text(record));
+    }
+    if let Some(rehearsal) = &event.rehearsal {
+        text.block(&rehearsal_text(rehearsal));
     }
     text.into_text()
 }

@@ -69,7 +69,8 @@ pub(super) async fn run(context: &Context, verb: Verb) -> Result<(), Ended> {
         Verb::Import(args) => Box::pin(super::import::import(context, args)).await,
         Verb::Verify(args) => recovery::verify(context, args).await,
         Verb::Restore(args) => Box::pin(recovery::restore(context, args)).await,
-        Verb::Migrate(args) => Box::pin(super::migrate::migrate(context, args)).await,
+        Verb::Migrate(args) => Box::pin(super::migrate::migrate(context, *args)).await,
+        Verb::Rehearse(args) => Box::pin(super::rehearse::rehearse(context, args)).await,
         Verb::Rollback(args) => Box::pin(super::rollback::rollback(context, args)).await,
         // The rest has nothing to clean up, so a signal may simply drop it.
         verb => tokio::select! {

@@ -35,6 +35,11 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, DotenvError> {
     Ok(pairs)
 }
 
+/// The pairs of a project's own file; none where it is not understood.
+pub fn pairs_of(text: &str) -> Vec<(String, String)> {
+    parse(text).unwrap_or_default()
+}
+
 fn is_name(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with(|c: char| c.is_ascii_digit())

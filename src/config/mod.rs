@@ -31,6 +31,7 @@ pub mod settings;
 mod starter;
 mod variables;
 
+pub use dotenv::pairs_of as dotenv_pairs;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use explain::Explained;

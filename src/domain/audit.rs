@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::id::{BackupId, ClusterName};
-use super::migration::{GuardOutcome, MigrationRecord};
+use super::migration::{GuardOutcome, MigrationRecord, Rehearsal};
 
 /// A run: its id is found in logs, events, manifests and answers of the API alike. In the shape of a backup id.
 pub type RunId = BackupId;
@@ -21,7 +21,7 @@ pub struct Event {
     /// The run, where it has another event that bears its id: of a prune, what it was about to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
-    /// The verb: `snapshot`, `verify`, `restore`, `migrate`, `rollback`, `prune`, `pin`, `unpin`, `adopt`, `import`.
+    /// The verb: `snapshot`, `verify`, `restore`, `migrate`, `rehearse`, `rollback`, `prune`, `pin`, `unpin`, `adopt`, `import`.
     pub event: String,
     /// When it ended, by that host's clock.
     pub at: Timestamp,
@@ -56,6 +56,9 @@ pub struct Event {
     /// The report of a guarded migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<Box<MigrationRecord>>,
+    /// The report of a rehearsal that was made for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Box<Rehearsal>>,
 }
 
 impl Event {

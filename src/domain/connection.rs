@@ -10,6 +10,7 @@
 //! [`ConnectionSources`].
 
 mod build;
+mod elsewhere;
 mod error;
 mod files;
 mod keyword;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+pub use elsewhere::Elsewhere;
 pub use error::ConnectionError;
 use files::PassfileEntry;
 pub use tls::{TlsMode, TlsSettings, TlsVersions};

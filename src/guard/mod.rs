@@ -1,6 +1,6 @@
 //! Floor 4: what stands around a migration. The only callers of `ops` below the daemon and the command line.
 //!
-//! [`migrate`] and [`rollback`] are the conductors. Nothing here prints: what is told while it runs goes to the observer, the rest is in its
+//! [`migrate`], [`rehearse`] and [`rollback`] are the conductors. Nothing here prints: what is told while it runs goes to the observer, the rest is in its
 //! report.
 
 mod aftermath;
@@ -11,6 +11,7 @@ mod masking;
 pub mod migrate;
 mod program;
 mod project;
+pub mod rehearse;
 pub mod rollback;
 mod target;
 

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -71,7 +72,7 @@ pub(super) async fn run(
     let mut command = Command::new(program);
     command.args(arguments);
     if to_stderr {
-        command.stdout(Stdio::from(rustix::io::dup(io::stderr())?));
+        command.stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
     }
     // Heard from before it starts, so that none is lost, and none ends us under it.
     let mut signals = Signals::listen()?;
@@ -114,7 +115,7 @@ async fn attend(
 }
 
 /// Waits without reaping.
-fn seen_to_end(pid: Pid) -> io::Result<()> {
+pub(super) fn seen_to_end(pid: Pid) -> io::Result<()> {
     loop {
         match rustix::process::waitid(
             WaitId::Pid(pid),

@@ -44,6 +44,15 @@ pub(super) fn place(connection: &ConnectionInfo) -> String {
     format!("{}/{}", hosts.join(","), connection.database())
 }
 
+/// Whether a text is an address of that very database.
+pub(super) fn is_address_of(
+    guarded: &ConnectionInfo,
+    text: &str,
+    sources: &dyn ConnectionSources,
+) -> bool {
+    parse(text, sources).is_some_and(|own| is_same(guarded, &own))
+}
+
 /// Other programs know other parameters; those do not matter here.
 fn parse(address: &str, sources: &dyn ConnectionSources) -> Option<ConnectionInfo> {
     let bare = address.strip_prefix("jdbc:").unwrap_or(address);
@@ -73,10 +82,11 @@ fn host(endpoint: &Endpoint) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    struct Nothing;
+    /// A world without variables and files.
+    pub(in crate::guard) struct Nothing;
 
     impl ConnectionSources for Nothing {
         fn variable(&self, _: &str) -> Option<String> {

@@ -15,7 +15,7 @@ use tracing::Span;
 use crate::domain::audit::{Actor, Event, RunId};
 use crate::domain::failure::FailureKind;
 use crate::domain::id::{BackupId, ClusterName};
-use crate::domain::migration::MigrationRecord;
+use crate::domain::migration::{MigrationRecord, Rehearsal};
 use crate::domain::observer::{Observer, Severity};
 use crate::domain::told::{Failed, chain};
 use crate::repo::documents::FORMAT;
@@ -49,6 +49,7 @@ pub struct Ending {
     /// Where it is none of a kind's: a guarded command's own.
     code: Option<u8>,
     migration: Option<Box<MigrationRecord>>,
+    rehearsal: Option<Box<Rehearsal>>,
 }
 
 impl Ending {
@@ -90,6 +91,12 @@ impl Ending {
     pub fn guarding(self, migration: MigrationRecord) -> Self {
         let code = migration.ended.as_ref().map(|end| end.exit_code);
         Self { code, migration: Some(Box::new(migration)), ..self }
+    }
+
+    /// Of a rehearsal: its report.
+    #[must_use]
+    pub fn rehearsing(self, rehearsal: Rehearsal) -> Self {
+        Self { rehearsal: Some(Box::new(rehearsal)), ..self }
     }
 
     fn exit_code(&self) -> u8 {
@@ -192,6 +199,7 @@ impl Run {
             message: Some(shortened(&record.summary())),
             backups: Vec::new(),
             migration: Some(Box::new(record)),
+            rehearsal: None,
         };
         if let Err(why) = put(repository, &self.clusters, &event).await {
             let told = format!("that run {} begins is not in the audit trail: {why}", self.id);
@@ -233,6 +241,7 @@ impl Run {
             message,
             backups: Vec::new(),
             migration: ending.migration,
+            rehearsal: ending.rehearsal,
         };
         let Err(why) = put(repository, &self.clusters, &event).await else { return };
         let told = format!("run {} is not in the audit trail: {why}", self.id);

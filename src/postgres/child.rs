@@ -7,6 +7,7 @@
 //! be hit. Crash story: when pgkeep dies, pipes break and client programs end at their next write.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -365,8 +366,8 @@ fn pipe_failed(source: io::Error) -> PostgresError {
 }
 
 fn our_stderr() -> Result<Stdio, PostgresError> {
-    let stderr = rustix::io::dup(io::stderr()).map_err(|error| pipe_failed(error.into()))?;
-    Ok(stderr.into())
+    // Closed when it runs: what it starts, with its outputs elsewhere, must not hold ours.
+    Ok(io::stderr().as_fd().try_clone_to_owned().map_err(pipe_failed)?.into())
 }
 
 fn file_name(program: &Path) -> String {

@@ -199,6 +199,7 @@ fn event(backup: &Manifest) -> Event {
         message: None,
         backups: Vec::new(),
         migration: None,
+        rehearsal: None,
     }
 }
 

@@ -5,6 +5,9 @@
 //! copy could bring (DESIGN.md rule 11). Durability is off: a copy that is thrown away needs none, and a
 //! crash of this machine leaves a directory that the next run removes.
 //!
+//! One that a command is to work on ([`ScratchCluster::start_stage`]) listens on 127.0.0.1, too, lets nobody in there
+//! without a password, tells of each connection in its log, and becomes durable once the copy is in it.
+//!
 //! Crash story: a SIGKILL of this process leaves the server running in a directory whose lock is free;
 //! the next sweep ends the one and removes the other. The server's environment holds nothing of ours: code
 //! that a copy carries runs in there.
@@ -12,7 +15,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -34,8 +37,12 @@ use crate::scratch::sql::Statements as _;
 
 /// The superuser of every scratch cluster.
 pub const SUPERUSER: &str = "postgres";
-/// Only the socket's name holds it.
+/// Only the socket's name holds it, where there is nothing else to listen on.
 const PORT: u16 = 5432;
+/// So many free ports are tried: one can be taken between the look and the start.
+const PORTS_MAX: u32 = 5;
+/// Where a stage listens, and what its log calls whoever comes from there.
+const LOOPBACK: &str = "127.0.0.1";
 /// `sun_path` has 104 bytes on some systems, 108 on others.
 const SOCKET_PATH_MAX: usize = 100;
 const POLL: Duration = Duration::from_millis(20);
@@ -72,11 +79,28 @@ pub struct ScratchCluster {
     parts: Option<Parts>,
     connection: ConnectionInfo,
     major: u32,
+    /// Of a stage: on 127.0.0.1.
+    port: Option<u16>,
 }
 
 struct Parts {
     postmaster: Process,
     directory: ScratchDirectory,
+}
+
+/// Settings of a server, by name.
+pub type Settings = [(&'static str, String)];
+
+/// Where and as what a server is started.
+#[derive(Clone, Copy)]
+struct Plan<'a> {
+    programs: &'a Programs,
+    data: &'a Path,
+    socket_dir: &'a Path,
+    port: u16,
+    memory: ServerMemory,
+    /// Of a stage: the settings that it has from the server that it stands for.
+    stage: Option<&'a Settings>,
 }
 
 impl fmt::Debug for ScratchCluster {
@@ -94,11 +118,33 @@ impl ScratchCluster {
         memory: ServerMemory,
         cancel: &CancellationToken,
     ) -> Result<Self, ScratchError> {
+        Self::start_as(directory, programs, memory, None, cancel).await
+    }
+
+    /// The same for a copy that a command is to work on as on the server that `settings` are of: it can be reached on
+    /// 127.0.0.1, by roles that have a password. Not durable yet: [`Self::become_durable`].
+    pub async fn start_stage(
+        directory: ScratchDirectory,
+        programs: &Programs,
+        memory: ServerMemory,
+        settings: &Settings,
+        cancel: &CancellationToken,
+    ) -> Result<Self, ScratchError> {
+        Self::start_as(directory, programs, memory, Some(settings), cancel).await
+    }
+
+    async fn start_as(
+        directory: ScratchDirectory,
+        programs: &Programs,
+        memory: ServerMemory,
+        stage: Option<&Settings>,
+        cancel: &CancellationToken,
+    ) -> Result<Self, ScratchError> {
         let account = account::for_server()?;
         if let Some(account) = &account {
             account::can_reach(account, directory.path())?;
         }
-        let socket = directory.join(&format!(".s.PGSQL.{PORT}"));
+        let socket = directory.join(&format!(".s.PGSQL.{}", u16::MAX));
         let socket_dir = directory.join("s");
         if socket.as_os_str().len() + "s/".len() > SOCKET_PATH_MAX {
             return Err(ScratchError::SocketPath(socket));
@@ -109,16 +155,35 @@ impl ScratchCluster {
         }
         let env = ServerProcess { directory: &directory, account: account.as_ref() };
         env.initdb(programs, &data, cancel).await?;
-        let postmaster = env.postgres(programs, &data, &socket_dir, memory)?;
-        let connection = ConnectionInfo::socket(&socket_dir, PORT, SUPERUSER, "postgres");
+        if stage.is_some() {
+            prepare_stage(&data)?;
+        }
+        let (data, socket_dir) = (data.as_path(), socket_dir.as_path());
+        let plan = Plan { programs, data, socket_dir, port: PORT, memory, stage };
+        let port = if stage.is_some() { free_port()? } else { PORT };
+        let postmaster = env.postgres(&Plan { port, ..plan })?;
+        let connection = |port| ConnectionInfo::socket(socket_dir, port, SUPERUSER, "postgres");
         let mut cluster = Self {
-            parts: Some(Parts { postmaster, directory }),
-            connection,
+            connection: connection(port),
             major: programs.major(),
+            port: stage.map(|_| port),
+            parts: Some(Parts { postmaster, directory }),
         };
         // From here on dropping it ends the server, whatever way this function is left.
-        cluster.wait_until_ready(cancel).await?;
-        Ok(cluster)
+        let mut tries = 1;
+        loop {
+            match cluster.wait_until_ready(cancel).await {
+                Err(ScratchError::Server { log, .. })
+                    if stage.is_some() && tries < PORTS_MAX && log.contains(PORT_TAKEN) => {}
+                ended => return ended.map(|()| cluster),
+            }
+            tries += 1;
+            let port = free_port()?;
+            let parts = cluster.parts.as_mut().expect("a cluster that starts has its parts");
+            let env = ServerProcess { directory: &parts.directory, account: account.as_ref() };
+            parts.postmaster = env.postgres(&Plan { port, ..plan })?;
+            (cluster.connection, cluster.port) = (connection(port), Some(port));
+        }
     }
 
     /// How to reach it, as its superuser, in database `postgres`.
@@ -129,6 +194,41 @@ impl ScratchCluster {
     /// Its major version.
     pub fn major(&self) -> u32 {
         self.major
+    }
+
+    /// The port on 127.0.0.1 of one that listens there.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// From now on what it commits is written to the disk first, as on a server that is meant to stay.
+    pub async fn become_durable(&self) -> Result<(), ScratchError> {
+        let parts = self.parts.as_ref().expect("a cluster that runs has its parts");
+        append_settings(&parts.directory.join(DATA), "on")?;
+        let session = Session::connect(&self.connection, "scratch").await?;
+        session.query("SELECT pg_reload_conf()", &[]).await?;
+        let begun = Instant::now();
+        loop {
+            let asked = "SELECT bool_and(setting = 'on') FROM pg_settings WHERE name = ANY ($1)";
+            let row = session.query_one(asked, &[&DURABILITY.as_slice()]).await?;
+            if row.get(0) {
+                break;
+            }
+            if begun.elapsed() > STALL {
+                let log = format!("it does not read its settings again; {}", self.log_tail());
+                return Err(ScratchError::Server { program: "postgres", log });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(session.execute("CHECKPOINT").await?)
+    }
+
+    /// How many sessions it has let in on 127.0.0.1.
+    pub fn visits(&self) -> Result<usize, ScratchError> {
+        let parts = self.parts.as_ref().expect("a cluster that runs has its parts");
+        let path = log_path(parts.directory.path());
+        let log = fs::read(&path).map_err(ScratchError::io("cannot read", &path))?;
+        Ok(visits_in(&String::from_utf8_lossy(&log)))
     }
 
     /// Makes the roles of `names` that it lacks, unable to log in: what the copy's owners and grants name.
@@ -267,21 +367,15 @@ impl ServerProcess<'_> {
         Err(ScratchError::Server { program: "initdb", log })
     }
 
-    fn postgres(
-        &self,
-        programs: &Programs,
-        data: &Path,
-        socket_dir: &Path,
-        memory: ServerMemory,
-    ) -> Result<Process, ScratchError> {
-        let postgres = programs.program("postgres")?;
+    fn postgres(&self, plan: &Plan<'_>) -> Result<Process, ScratchError> {
+        let postgres = plan.programs.program("postgres")?;
         let log_path = log_path(self.directory.path());
-        let log = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&log_path);
+        let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path);
         let log = log.map_err(ScratchError::io("cannot create", &log_path))?;
         let errors = log.try_clone().map_err(ScratchError::io("cannot open", &log_path))?;
         let mut command = self.command(&postgres);
-        command.arg("-D").arg(data);
-        for (name, value) in settings(socket_dir, memory) {
+        command.arg("-D").arg(plan.data);
+        for (name, value) in settings(plan) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         command.stdout(log).stderr(errors);
@@ -290,46 +384,107 @@ impl ServerProcess<'_> {
 }
 
 /// The settings of the command line, which no file and no `ALTER SYSTEM` can overrule.
-fn settings(socket_dir: &Path, memory: ServerMemory) -> Vec<(&'static str, String)> {
-    let mut all: Vec<(&'static str, String)> = [
-        // Rule 11: a copy never acts.
-        ("listen_addresses", ""),
-        ("archive_mode", "off"),
-        ("max_wal_senders", "0"),
-        ("max_logical_replication_workers", "0"),
-        ("synchronous_standby_names", ""),
-        ("shared_preload_libraries", ""),
-        ("autovacuum", "off"),
-        // What is thrown away need not survive a crash.
-        ("fsync", "off"),
-        ("synchronous_commit", "off"),
-        ("full_page_writes", "off"),
-        ("wal_level", "minimal"),
-        ("max_wal_size", "4GB"),
-        ("wal_init_zero", "off"),
-        ("wal_recycle", "off"),
-        ("checkpoint_timeout", "1h"),
-        ("restart_after_crash", "off"),
-        ("bgwriter_lru_maxpages", "0"),
-        ("jit", "off"),
-        // Segments of dynamic shared memory in the data directory go with it, and need no /dev/shm, which
-        // is small in containers.
-        ("dynamic_shared_memory_type", "mmap"),
-        ("unix_socket_permissions", "0700"),
-        ("max_connections", "40"),
-        // A snapshot of what was imported locks every table at once, as many as there may be.
-        ("max_locks_per_transaction", "1024"),
-        ("logging_collector", "off"),
-        ("log_destination", "stderr"),
-        ("ssl", "off"),
-    ]
-    .map(|(name, value)| (name, value.to_owned()))
-    .to_vec();
-    all.push(("unix_socket_directories", socket_dir.display().to_string()));
-    all.push(("port", PORT.to_string()));
+fn settings(plan: &Plan<'_>) -> Vec<(&'static str, String)> {
+    let given = |settings: &[(&'static str, &str)]| {
+        settings.iter().map(|&(name, value)| (name, value.to_owned())).collect::<Vec<_>>()
+    };
+    let mut all = given(&ISOLATION);
+    match plan.stage {
+        None => all.extend(given(&HASTE)),
+        Some(_) => all.extend(given(&STAGE)),
+    }
+    let memory = plan.memory;
+    all.push(("unix_socket_directories", plan.socket_dir.display().to_string()));
+    all.push(("port", plan.port.to_string()));
     all.push(("shared_buffers", format!("{}kB", memory.shared_buffers_bytes >> 10)));
     all.push(("maintenance_work_mem", format!("{}kB", memory.maintenance_bytes >> 10)));
+    // Of one setting the last counts.
+    all.extend(plan.stage.into_iter().flatten().cloned());
     all
+}
+
+/// What holds for every scratch cluster.
+const ISOLATION: [(&str, &str); 15] = [
+    // Rule 11: a copy never acts.
+    ("archive_mode", "off"),
+    ("max_wal_senders", "0"),
+    ("max_logical_replication_workers", "0"),
+    ("synchronous_standby_names", ""),
+    ("shared_preload_libraries", ""),
+    ("autovacuum", "off"),
+    ("restart_after_crash", "off"),
+    // Segments of dynamic shared memory in the data directory go with it, and need no /dev/shm, which
+    // is small in containers.
+    ("dynamic_shared_memory_type", "mmap"),
+    ("unix_socket_permissions", "0700"),
+    // A snapshot of what was imported locks every table at once, as many as there may be.
+    ("max_locks_per_transaction", "1024"),
+    ("logging_collector", "off"),
+    ("log_destination", "stderr"),
+    ("ssl", "off"),
+    ("max_connections", "40"),
+    ("listen_addresses", ""),
+];
+
+/// What is thrown away need not survive a crash.
+const HASTE: [(&str, &str); 10] = [
+    ("fsync", "off"),
+    ("synchronous_commit", "off"),
+    ("full_page_writes", "off"),
+    ("wal_level", "minimal"),
+    ("max_wal_size", "4GB"),
+    ("checkpoint_timeout", "1h"),
+    ("wal_init_zero", "off"),
+    ("wal_recycle", "off"),
+    ("bgwriter_lru_maxpages", "0"),
+    ("jit", "off"),
+];
+
+/// One that a command works on. What makes it durable stands in its file, since it comes later.
+const STAGE: [(&str, &str); 6] = [
+    ("listen_addresses", LOOPBACK),
+    ("password_encryption", "scram-sha-256"),
+    ("wal_level", "replica"),
+    ("max_connections", "100"),
+    ("log_connections", "on"),
+    // Whence it comes stands before each line.
+    ("log_line_prefix", "%h "),
+];
+
+/// Off while the copy is loaded, on while the command works.
+const DURABILITY: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
+
+/// What the server says, in English, where its port was taken meanwhile.
+const PORT_TAKEN: &str = "could not create any TCP/IP sockets";
+
+/// `initdb --auth=trust` would let everybody in who comes to that port.
+const STAGE_RULES: &str = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+
+fn prepare_stage(data: &Path) -> Result<(), ScratchError> {
+    let rules = data.join("pg_hba.conf");
+    fs::write(&rules, STAGE_RULES).map_err(ScratchError::io("cannot write", &rules))?;
+    append_settings(data, "off")
+}
+
+/// Of one setting the last in the file counts.
+fn append_settings(data: &Path, value: &str) -> Result<(), ScratchError> {
+    let path = data.join("postgresql.conf");
+    let lines: String = DURABILITY.map(|name| format!("{name} = {value}\n")).concat();
+    let file = OpenOptions::new().append(true).open(&path);
+    let written = file.and_then(|mut file| file.write_all(lines.as_bytes()));
+    written.map_err(ScratchError::io("cannot write", &path))
+}
+
+fn free_port() -> Result<u16, ScratchError> {
+    let bound = std::net::TcpListener::bind((LOOPBACK, 0)).and_then(|one| one.local_addr());
+    let address = bound.map_err(ScratchError::io("cannot listen on", Path::new(LOOPBACK)))?;
+    Ok(address.port())
+}
+
+/// A line of several begins with a blank, so that no statement can pass for one.
+fn visits_in(log: &str) -> usize {
+    let of_network = log.lines().filter_map(|line| line.strip_prefix(LOOPBACK));
+    of_network.filter(|line| line.starts_with(" LOG:  connection authorized: ")).count()
 }
 
 fn make_private(path: &Path, owner: Option<&Account>) -> Result<(), ScratchError> {
@@ -391,15 +546,42 @@ mod tests {
 
     #[test]
     fn the_settings_keep_a_copy_from_acting() {
-        let all = settings(Path::new("/s"), ServerMemory::of(1 << 30));
-        let value = |wanted: &str| {
-            all.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str())
+        let programs = super::super::test_support::programs();
+        let memory = ServerMemory::of(1 << 30);
+        let (data, socket_dir) = (Path::new("/d"), Path::new("/s"));
+        let plan = Plan { programs: &programs, data, socket_dir, port: 1, memory, stage: None };
+        let told = |plan: &Plan<'_>, wanted: &str| {
+            let all = settings(plan);
+            // As the server reads them.
+            all.into_iter().rfind(|(name, _)| *name == wanted).map(|(_, value)| value)
         };
-        assert_eq!(value("listen_addresses"), Some(""));
-        assert_eq!(value("archive_mode"), Some("off"));
-        assert_eq!(value("max_logical_replication_workers"), Some("0"));
-        assert_eq!(value("shared_preload_libraries"), Some(""));
-        assert_eq!(value("unix_socket_directories"), Some("/s"));
+        let own = [("shared_buffers", "77MB".to_owned())];
+        let stage = Plan { stage: Some(&own), ..plan };
+        for plan in [&plan, &stage] {
+            for (name, value) in [
+                ("archive_mode", "off"),
+                ("max_logical_replication_workers", "0"),
+                ("shared_preload_libraries", ""),
+                ("unix_socket_directories", "/s"),
+            ] {
+                assert_eq!(told(plan, name).as_deref(), Some(value));
+            }
+        }
+        assert_eq!(told(&plan, "listen_addresses").as_deref(), Some(""));
+        assert_eq!(told(&stage, "listen_addresses").as_deref(), Some("127.0.0.1"));
+        assert_eq!(told(&stage, "shared_buffers").as_deref(), Some("77MB"));
+        assert_eq!((told(&plan, "fsync").as_deref(), told(&stage, "fsync")), (Some("off"), None));
+    }
+
+    #[test]
+    fn only_who_came_over_the_network_and_was_let_in_was_there() {
+        let log = "[local] LOG:  connection authorized: user=postgres database=shop\n\
+            127.0.0.1 LOG:  connection received: host=127.0.0.1 port=1\n\
+            127.0.0.1 FATAL:  password authentication failed for user \"app\"\n\
+            \t127.0.0.1 LOG:  connection authorized: user=app\n";
+        assert_eq!(visits_in(log), 0);
+        let there = "127.0.0.1 LOG:  connection authorized: user=app database=shop\n";
+        assert_eq!(visits_in(&format!("{log}{there}")), 1);
     }
 
     #[test]

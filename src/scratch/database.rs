@@ -253,7 +253,8 @@ pub async fn maintenance_session(
     ))
 }
 
-fn keeper_settings(major: u32) -> String {
+/// What keeps the server from ending a session that waits.
+pub fn keeper_settings(major: u32) -> String {
     let mut names =
         vec!["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"];
     if major >= 14 {

@@ -11,6 +11,7 @@ use super::test_support::{PATIENCE, cluster, facts, programs, scratch_dir};
 use super::{ScratchError, postmaster};
 use crate::domain::connection::ConnectionInfo;
 use crate::postgres::session::Session;
+use crate::postgres::sources::SystemSources;
 
 async fn session(server: &ConnectionInfo) -> Session {
     Session::connect(server, "test").await.expect("a session")
@@ -56,6 +57,38 @@ async fn a_cluster_is_isolated_and_leaves_nothing() {
     assert_eq!(roles, ["Odd \"name", "app"]);
     drop(session);
     cluster.stop().await.expect("stopped");
+    assert_eq!(std::fs::read_dir(parent.path()).expect("a directory").count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_lets_those_in_who_have_a_password_and_becomes_durable() {
+    let parent = scratch_dir();
+    let directory = ScratchDirectory::create(parent.path(), 1).expect("a directory");
+    let memory = ServerMemory { shared_buffers_bytes: 16 << 20, maintenance_bytes: 16 << 20 };
+    let settings = [("work_mem", "3MB".to_owned())];
+    let (programs, cancel) = (programs(), CancellationToken::new());
+    let stage = ScratchCluster::start_stage(directory, &programs, memory, &settings, &cancel);
+    let stage = stage.await.expect("a cluster");
+    let own = session(stage.connection()).await;
+    own.execute("CREATE ROLE app LOGIN PASSWORD 'drawn'").await.expect("a role");
+    let port = stage.port().expect("it listens");
+    let address = |password: &str| {
+        let text = format!("postgres://app:{password}@127.0.0.1:{port}/postgres?sslmode=disable");
+        ConnectionInfo::parse(&text, &SystemSources).expect("an address")
+    };
+    assert!(Session::connect(&address("guessed"), "test").await.is_err());
+    assert_eq!(stage.visits().expect("a log"), 0);
+    drop(session(&address("drawn")).await);
+    assert_eq!(stage.visits().expect("a log"), 1);
+    let told = "SELECT concat_ws(' ', current_setting('fsync'), current_setting('work_mem'), \
+                current_setting('archive_mode'), current_setting('listen_addresses'))";
+    let row = own.query_one(told, &[]).await.expect("a row");
+    assert_eq!(row.get::<_, &str>(0), "off 3MB off 127.0.0.1");
+    stage.become_durable().await.expect("durable");
+    let row = own.query_one(told, &[]).await.expect("a row");
+    assert_eq!(row.get::<_, &str>(0), "on 3MB off 127.0.0.1");
+    drop(own);
+    stage.stop().await.expect("stopped");
     assert_eq!(std::fs::read_dir(parent.path()).expect("a directory").count(), 0);
 }
 

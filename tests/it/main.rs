@@ -33,6 +33,7 @@ mod programs;
 mod progress;
 mod proof;
 mod prune;
+mod rehearse;
 mod replace;
 mod rollback;
 mod s3;

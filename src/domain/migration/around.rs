@@ -4,13 +4,16 @@
 use super::{Command, ProjectFiles, Tool};
 
 /// Variables that hold the address of the database a tool works on.
-const ADDRESSES: [&str; 5] =
+pub const ADDRESSES: [&str; 5] =
     ["DIRECT_URL", "DATABASE_URL", "FLYWAY_URL", "GOOSE_DBSTRING", "LIQUIBASE_COMMAND_URL"];
 
 /// Flags by which launchers and tools work in another directory, or in another package.
 const MOVES: [&str; 8] =
     ["-C", "--chdir", "--cwd", "--dir", "--directory", "--prefix", "--project", "--workspace"];
 const PACKAGES: [&str; 6] = ["-w", "--workspaces", "-F", "--filter", "-r", "--recursive"];
+
+/// Programs that run another one elsewhere, with an environment of its own.
+const FORWARDERS: [&str; 6] = ["docker", "docker-compose", "kubectl", "nerdctl", "podman", "ssh"];
 
 /// What was seen on the way to the tool's program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub(super) struct Around {
     pub(super) moved: bool,
     /// Whether the program knows no variable that holds an address.
     pub(super) reads_no_address: bool,
+    /// The program that runs another one elsewhere.
+    pub(super) forwarder: Option<&'static str>,
 }
 
 impl Around {
@@ -38,6 +43,8 @@ impl Around {
             self.uncertain = Some("its launcher may name another database");
         }
         self.reads_no_address |= program == "psql";
+        self.forwarder =
+            self.forwarder.or_else(|| FORWARDERS.into_iter().find(|own| *own == program));
     }
 
     /// Whether it is a `NAME=value` before a program, which is remembered.
@@ -58,6 +65,11 @@ impl Around {
 }
 
 impl Command {
+    /// The program by which it runs elsewhere, where nothing of our environment may arrive.
+    pub fn forwarder(&self) -> Option<&'static str> {
+        self.around.forwarder
+    }
+
     /// The addresses of the database that it works on, as far as they are seen: those of its own words, else those of
     /// the environment. Of several any may be the one: a direct address and a pooler's stand side by side.
     pub fn addresses(&self, project: &dyn ProjectFiles) -> Vec<String> {

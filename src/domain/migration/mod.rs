@@ -19,9 +19,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use around::ADDRESSES;
 pub use command::{Action, Command};
 pub use earlier::{Earlier, since};
 pub use record::{CommandEnd, GuardOutcome, MigrationRecord, SnapshotDecision, Warning};
+pub use rehearsal::Rehearsal;
 pub use table::{Column, Table, marks, recognise};
 
 /// A tool that keeps a history of migrations in the database.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::id::BackupId;
 use super::super::verification::{Check, Outcome};
-use super::{Earlier, State};
+use super::{Earlier, Rehearsal, State};
 
 /// What became of a guarded run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +106,9 @@ pub struct MigrationRecord {
     /// An earlier run of that database, of which nobody knows how it ended.
     #[serde(default)]
     pub earlier: Option<Earlier>,
+    /// The rehearsal before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Box<Rehearsal>>,
 }
 
 impl MigrationRecord {

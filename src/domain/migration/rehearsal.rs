@@ -22,7 +22,7 @@ pub const LOCK_MODES: [&str; 8] = [
     "AccessExclusiveLock",
 ];
 /// The weakest that keeps writers away.
-const BLOCKS_WRITES: usize = 4;
+pub const BLOCKS_WRITES: usize = 4;
 
 /// How strong a lock of `pg_locks` is; none for what is no table's.
 pub fn strength(mode: &str) -> Option<usize> {
@@ -243,6 +243,11 @@ impl FromStr for FailOn {
                     ];
                     all.rewrite_bytes = Some(number(value, &units)?);
                 }
+                None if matches!(word, "lock" | "rewrite") => {
+                    return Err(format!(
+                        "`{word}` wants a limit; a shell keeps `>` to itself without quotes"
+                    ));
+                }
                 _ => {
                     return Err(format!("`{word}` is none of data-loss, lock>5s, rewrite>1GiB"));
                 }
@@ -274,10 +279,23 @@ pub enum Verdict {
     None,
 }
 
+impl Verdict {
+    /// The word for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::None => "no verdict",
+        }
+    }
+}
+
 /// What a rehearsal found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rehearsal {
+    /// The command, its secrets masked.
+    pub command: Vec<String>,
     /// The snapshot that was restored.
     pub snapshot: BackupId,
     /// How long that took.
@@ -286,7 +304,7 @@ pub struct Rehearsal {
     pub ended: CommandEnd,
     /// The largest pause between two looks at the locks.
     pub resolution_ms: u64,
-    /// The strongest lock on each table that was there before.
+    /// The strongest lock on each table that was there before, and weaker ones that kept writers away for longer.
     pub locks: Vec<TableLock>,
     /// What got another file.
     pub rewrites: Vec<Rewrite>,
@@ -307,6 +325,25 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
+    /// Says what it says. Where the command was not at work on the copy alone, nothing else counts.
+    pub fn judge(&mut self, fail_on: &FailOn, elsewhere: Vec<String>) {
+        (self.verdict, self.reasons) = if elsewhere.is_empty() {
+            let reasons = self.against(fail_on);
+            let verdict = if reasons.is_empty() { Verdict::Passed } else { Verdict::Failed };
+            (verdict, reasons)
+        } else {
+            (Verdict::None, elsewhere)
+        };
+    }
+
+    /// One line for the list of events.
+    pub fn summary(&self) -> String {
+        let mut told = vec![format!("`{}`", self.command.join(" "))];
+        told.push(format!("rehearsed on {}: {}", self.snapshot, self.verdict.as_str()));
+        told.extend(self.reasons.iter().cloned());
+        told.join("; ")
+    }
+
     /// Why it fails, by the command, the assertions and what was asked for.
     pub fn against(&self, fail_on: &FailOn) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -407,7 +444,8 @@ mod tests {
 
     #[test]
     fn a_verdict_has_every_reason_and_a_limit_that_is_met_is_none() {
-        let rehearsal = Rehearsal {
+        let mut rehearsal = Rehearsal {
+            command: vec!["x".to_owned()],
             snapshot: "20261121T020000Z-5f3a9c21".parse().expect("an id"),
             restore_ms: 1,
             ended: CommandEnd { exit_code: 1, signal: None, duration_ms: 1 },
@@ -441,5 +479,11 @@ mod tests {
         assert_eq!(told("lock>5s")[2..], [lock]);
         assert_eq!(told("lock>6s,rewrite>1GiB"), own);
         assert_eq!(told("rewrite>1MiB").len(), 3);
+        // One that was elsewhere is not judged at all.
+        rehearsal.judge(&FailOn::default(), vec!["it was elsewhere".to_owned()]);
+        let said = (rehearsal.verdict, rehearsal.reasons.as_slice());
+        assert_eq!(said, (Verdict::None, ["it was elsewhere".to_owned()].as_slice()));
+        rehearsal.judge(&FailOn::default(), Vec::new());
+        assert_eq!((rehearsal.verdict, rehearsal.reasons.len()), (Verdict::Failed, 2));
     }
 }

@@ -3,6 +3,7 @@
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::migration::{Failed, Tool};
 use crate::domain::told::Failed as Told;
+use crate::guard::rehearse::RehearseError;
 use crate::notify::NotifyError;
 use crate::ops::inspect::InspectError;
 use crate::ops::snapshot::SnapshotError;
@@ -87,6 +88,9 @@ pub enum MigrateError {
     /// The snapshot is not what was recorded.
     #[error("the snapshot failed its verification, and the command was not run: {0}")]
     NotProved(String),
+    /// The rehearsal says no, or could not be made.
+    #[error("the command was not run")]
+    Rehearsal(#[from] RehearseError),
     /// The assertions could not be asked.
     #[error("the assertions cannot be asked")]
     Proof(#[from] ProofError),
@@ -108,6 +112,7 @@ impl MigrateError {
             Self::Snapshot(error) => error,
             Self::Inspect(error) => error,
             Self::Verify(error) => error,
+            Self::Rehearsal(error) => error,
             Self::Proof(error) => error,
             Self::Notify(error) => error,
             _ => return None,

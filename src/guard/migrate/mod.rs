@@ -1,8 +1,9 @@
 //! `migrate`: a command that changes a database, with a way back.
 //!
 //! The runbook: [`survey`] finds the program, keeps other runs away, and looks what there is to lose and how the tool's
-//! history stands; whoever calls shows that and asks; [`run`] takes the snapshot, has it proved where that is wanted,
-//! runs the command, and looks again, at the table and the catalog and not at the exit code alone.
+//! history stands; whoever calls shows that and asks; [`prepare`] takes the snapshot, has it proved and the command
+//! rehearsed on it where that is wanted (and then it is asked after that); [`run`] runs the command, and looks again, at the
+//! table and the catalog and not at the exit code alone.
 //!
 //! While the command runs, pgkeep holds nothing but the lock, in database `postgres`: the command may drop and create the
 //! database itself. What a crash leaves: before the snapshot's commit nothing; after it the snapshot, with its trigger
@@ -24,10 +25,13 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::{MigrateError, before_anything};
 use self::survey::Held;
 pub use self::survey::{Planned, Survey, survey};
+use super::rehearse::{self, Choice, RehearseError, RehearseOptions, Rehearsing};
 use super::{HealthChecks, Relay, program};
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::id::BackupId;
-use crate::domain::migration::{GuardOutcome, MigrationRecord, SnapshotDecision, State, Warning};
+use crate::domain::migration::{
+    GuardOutcome, MigrationRecord, Rehearsal, SnapshotDecision, State, Warning,
+};
 use crate::domain::observer::{Observer, Severity};
 use crate::domain::told::Failed;
 use crate::domain::verification::Outcome;
@@ -75,6 +79,20 @@ impl Guarding<'_> {
     fn connection(&self) -> ConnectionInfo {
         self.snapshot.connection.with_database(self.database)
     }
+
+    fn rehearsing(&self) -> Rehearsing<'_> {
+        Rehearsing {
+            repository: self.repository,
+            snapshot: self.snapshot,
+            database: self.database,
+            verifying: self.verifying,
+            assertions: self.assertions,
+            directory: self.directory,
+            begins: self.begins,
+            observer: self.observer,
+            cancel: self.cancel,
+        }
+    }
 }
 
 /// What was asked for.
@@ -95,6 +113,8 @@ pub struct MigrateOptions {
     pub require_rollback: bool,
     /// Prove the snapshot first.
     pub verify: bool,
+    /// Run the command on a copy of it first.
+    pub rehearse: Option<RehearseOptions>,
     /// The command's stdout goes to stderr.
     pub stdout_to_stderr: bool,
 }
@@ -129,19 +149,52 @@ pub fn not_run(command: &[String], survey: Option<&Survey>) -> MigrationRecord {
         warnings: Vec::new(),
         outcome: GuardOutcome::NotRun,
         earlier: survey.and_then(|survey| survey.earlier.clone()),
+        rehearsal: None,
+    }
+}
+
+/// A survey, and what has been done before the command.
+#[derive(Debug)]
+pub struct Prepared {
+    survey: Survey,
+    record: MigrationRecord,
+}
+
+impl Prepared {
+    /// The rehearsal, which has passed.
+    pub fn rehearsal(&self) -> Option<&Rehearsal> {
+        self.record.rehearsal.as_deref()
+    }
+
+    /// Of a command that is not run after all.
+    pub fn given_up(self, failure: Failed) -> Report {
+        Report { record: self.record, failure: Some(failure) }
+    }
+}
+
+/// Does all that is to be done before the command; what came of it where that keeps the command from being run.
+pub async fn prepare(
+    guarding: &Guarding<'_>,
+    options: &MigrateOptions,
+    survey: Survey,
+) -> Result<Prepared, Box<Report>> {
+    let mut record = not_run(&options.command, Some(&survey));
+    match Box::pin(steps_before(guarding, options, &survey, &mut record)).await {
+        Ok(()) => Ok(Prepared { survey, record }),
+        Err(error) => Err(Box::new(Report { record, failure: Some(Failed::of(&error)) })),
     }
 }
 
 /// Runs it, after whoever is asked has agreed.
-pub async fn run(guarding: &Guarding<'_>, options: &MigrateOptions, survey: Survey) -> Report {
-    let mut record = not_run(&options.command, Some(&survey));
+pub async fn run(guarding: &Guarding<'_>, options: &MigrateOptions, prepared: Prepared) -> Report {
+    let Prepared { survey, mut record } = prepared;
     let failure = steps(guarding, options, &survey, &mut record).await.err();
     let failure = failure.map(|error| Failed::of(&error));
     failpoint::hit("migrate.looked");
     Report { record, failure }
 }
 
-async fn steps(
+async fn steps_before(
     guarding: &Guarding<'_>,
     options: &MigrateOptions,
     survey: &Survey,
@@ -150,7 +203,6 @@ async fn steps(
     still_held(guarding, survey).await?;
     record.snapshot = match &survey.planned {
         Planned::NothingToLose(reason) => {
-            still_empty(guarding).await?;
             SnapshotDecision::NothingToLose { reason: (*reason).to_owned() }
         }
         Planned::NothingPending => SnapshotDecision::NothingPending,
@@ -165,6 +217,34 @@ async fn steps(
             SnapshotDecision::Taken { id, verified: options.verify }
         }
     };
+    if let (Some(rehearse), Some(understood)) = (&options.rehearse, &survey.rehearsed) {
+        let Some(id) = record.way_back() else {
+            let told = "nothing is rehearsed, since no snapshot is taken";
+            guarding.observer.finding(Severity::Notice, told);
+            return Ok(());
+        };
+        let rehearsing = guarding.rehearsing();
+        let entry = rehearse::choose(&rehearsing, &Choice::Named(id.to_string())).await?;
+        let run = rehearse::run(&rehearsing, rehearse, understood, &entry);
+        let rehearsal = Box::pin(run).await?;
+        let against = RehearseError::of(&rehearsal);
+        record.rehearsal = Some(Box::new(rehearsal));
+        if let Some(against) = against {
+            return Err(against.into());
+        }
+    }
+    Ok(())
+}
+
+async fn steps(
+    guarding: &Guarding<'_>,
+    options: &MigrateOptions,
+    survey: &Survey,
+    record: &mut MigrationRecord,
+) -> Result<(), MigrateError> {
+    if let Planned::NothingToLose(_) = &survey.planned {
+        still_empty(guarding).await?;
+    }
     if guarding.cancel.is_cancelled() {
         return Err(MigrateError::Interrupted);
     }

@@ -9,6 +9,7 @@ use crate::domain::migration::{Action, Command, Earlier, State};
 use crate::domain::observer::Severity;
 use crate::guard::aftermath::Flaws;
 use crate::guard::project::Project;
+use crate::guard::rehearse::{self, Understood};
 use crate::guard::target::{self, Meant};
 use crate::guard::{git, history, masking, program};
 use crate::ops::claim::{self, Claim};
@@ -78,6 +79,8 @@ pub struct Survey {
     pub(super) schema: Option<String>,
     pub(super) flaws: Flaws,
     pub(super) program: std::path::PathBuf,
+    /// The command, where it is to be rehearsed.
+    pub(super) rehearsed: Option<Understood>,
     pub(super) held: Held,
 }
 
@@ -93,6 +96,9 @@ pub async fn survey(
         let program = masking::masked(&options.command[..1]).concat();
         MigrateError::CommandNotFound { program, why }
     })?;
+    let rehearsed = options.rehearse.as_ref();
+    let rehearsed =
+        rehearsed.map(|own| rehearse::understand(&guarding.rehearsing(), own)).transpose()?;
     let project = Project::at(guarding.directory);
     let mut understood = Command::understand(&options.command, &project);
     let schema = meant(guarding, options, &project, &mut understood)?;
@@ -110,6 +116,7 @@ pub async fn survey(
         understood,
         flaws: Flaws::default(),
         program,
+        rehearsed,
         held,
     };
     let session = match Session::connect(&connection, "migrate").await {

@@ -63,6 +63,9 @@ pub enum VerifyError {
         /// Its major.
         server_major: u32,
     },
+    /// The copy differs, where one was wanted to work with.
+    #[error("the copy is not what was recorded of its source: {0}")]
+    NotProved(String),
     /// Scratch.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
@@ -95,6 +98,7 @@ impl Failure for VerifyError {
             Self::Server { .. } | Self::NoGround { .. } | Self::OlderServer { .. } => {
                 FailureKind::Postgres
             }
+            Self::NotProved(_) => FailureKind::Damage,
             Self::Scratch(source) => source.kind(),
             Self::Postgres(source) => source.kind(),
             Self::Interrupted => FailureKind::Interrupted,
@@ -119,6 +123,9 @@ impl Failure for VerifyError {
             ),
             Self::OlderServer { major, .. } => {
                 format!("install PostgreSQL {major}'s server programs on this host")
+            }
+            Self::NotProved(_) => {
+                "`pgkeep verify` has all of it; take another snapshot, or use another".to_owned()
             }
             Self::Scratch(source) => return source.hint(),
             Self::Postgres(source) => return source.hint(),

@@ -9,7 +9,7 @@ use crate::postgres::PostgresError;
 use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 use crate::proof::{Missing, ProofError, missing};
-use crate::scratch::cluster::{ScratchCluster, ServerMemory};
+use crate::scratch::cluster::{ScratchCluster, ServerMemory, Settings};
 use crate::scratch::database::{Creation, ScratchDatabase, maintenance_session};
 use crate::scratch::directory::ScratchDirectory;
 use crate::scratch::{ScratchError, registry, space};
@@ -33,8 +33,7 @@ pub(super) async fn server(
         ScratchChoice::Directory(directory) => directory.as_path(),
         ScratchChoice::Auto => verifying.scratch_dir,
     };
-    let major = backup.inventory.major();
-    let reason = match ephemeral(verifying, backup, parent).await? {
+    let reason = match ephemeral(verifying, backup, parent, None).await? {
         Ok(server) => return Ok(server),
         Err(reason) => reason,
     };
@@ -48,10 +47,30 @@ pub(super) async fn server(
             verifying.observer.finding(Severity::Warning, &told);
             standing_in(verifying, backup, server).await
         }
-        None => match reason {
-            Reason::Scratch(source) => Err(VerifyError::NoGround { major, source }),
-            Reason::Missing(missing) => Err(ProofError::Missing(missing).into()),
-        },
+        None => Err(no_ground(backup, reason)),
+    }
+}
+
+/// Makes an ephemeral cluster that a command can work on; nothing stands in for it.
+pub(super) async fn stage(
+    verifying: &Verifying<'_>,
+    backup: &OpenedBackup<'_>,
+    settings: &Settings,
+) -> Result<Server, VerifyError> {
+    let parent = match verifying.scratch {
+        ScratchChoice::Directory(directory) => directory.as_path(),
+        ScratchChoice::Auto | ScratchChoice::Server(_) => verifying.scratch_dir,
+    };
+    let made = ephemeral(verifying, backup, parent, Some(settings)).await?;
+    made.map_err(|reason| no_ground(backup, reason))
+}
+
+fn no_ground(backup: &OpenedBackup<'_>, reason: Reason) -> VerifyError {
+    match reason {
+        Reason::Scratch(source) => {
+            VerifyError::NoGround { major: backup.inventory.major(), source }
+        }
+        Reason::Missing(missing) => ProofError::Missing(missing).into(),
     }
 }
 
@@ -77,6 +96,7 @@ async fn ephemeral(
     verifying: &Verifying<'_>,
     backup: &OpenedBackup<'_>,
     parent: &std::path::Path,
+    stage: Option<&Settings>,
 ) -> Result<Result<Server, Reason>, VerifyError> {
     let major = backup.inventory.major();
     let server_programs = match Programs::find_server(major, verifying.bin_dir) {
@@ -88,8 +108,14 @@ async fn ephemeral(
     space::require(parent, space::restored_bytes(backup.archive_bytes(), None))?;
     let directory = ScratchDirectory::create(parent, verifying.repository.ambient().random())?;
     let memory = ServerMemory::of_this_machine();
-    let started =
-        ScratchCluster::start(directory, &server_programs, memory, verifying.cancel).await;
+    let (programs_of_server, cancel) = (&server_programs, verifying.cancel);
+    let started = match stage {
+        None => ScratchCluster::start(directory, programs_of_server, memory, cancel).await,
+        Some(settings) => {
+            let start = ScratchCluster::start_stage;
+            start(directory, programs_of_server, memory, settings, cancel).await
+        }
+    };
     let cluster = match started {
         Ok(cluster) => cluster,
         Err(ScratchError::Interrupted) => return Err(VerifyError::Interrupted),
@@ -232,6 +258,11 @@ impl Server {
             ) => VerifyError::Server { log: cluster.log_tail(), source },
             (error, _) => error,
         }
+    }
+
+    /// The ephemeral cluster; none where another server stood in.
+    pub(super) fn into_cluster(self) -> Option<ScratchCluster> {
+        self.cluster
     }
 
     /// Ends the cluster, if it is ours, and removes it.

@@ -19,24 +19,25 @@ mod choose;
 mod error;
 mod ground;
 mod progress;
+mod standing;
 mod stored;
 
 pub use choose::{Choice, choose};
 pub use error::VerifyError;
+pub use standing::{StandingCopy, stand};
 pub use stored::{CheckingStored, DamagedChunk, StoredChoice, StoredReport, check_stored};
 
-use super::copy::{CopyError, OpenedBackup, jobs};
+use super::copy::{CopyError, OpenedBackup};
 use crate::codec::sign::SigningKey;
 use crate::domain::connection::ConnectionInfo;
 use crate::domain::failure::{Failure as _, FailureKind};
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::observer::{Observer, Severity};
 use crate::domain::verification::{Check, Depth, FETCH, Outcome, VerificationRecord, outcome_of};
-use crate::proof::{Assertion, Incoming, ProofError, ProofRequest, verify as prove};
+use crate::proof::{Assertion, ProofError};
 use crate::repo::catalog::Entry;
 use crate::repo::damage::ChunkAddress;
 use crate::repo::{RepoError, Repository, layout};
-use crate::scratch::directory::ScratchDirectory;
 use crate::scratch::{ScratchError, registry, space};
 
 /// Where copies are proved.
@@ -240,81 +241,13 @@ async fn checks(verifying: &Verifying<'_>, entry: &Entry) -> Result<Vec<Check>, 
     std::fs::create_dir_all(scratch_dir).map_err(ScratchError::io("cannot create", scratch_dir))?;
     space::require(scratch_dir, 0)?;
     let others = backup.prove_other_parts(verifying.observer, verifying.cancel).await?;
-    let mut checks = match Box::pin(copy_checks(verifying, &backup)).await {
-        // A deadlock or an ended session is not the backup's fault; what comes again may well be.
-        Err(error) if error.is_passing() && !verifying.cancel.is_cancelled() => {
-            let told = format!("once more, in a fresh scratch, since {}", chain(&error));
-            verifying.observer.finding(Severity::Warning, &told);
-            Box::pin(copy_checks(verifying, &backup)).await?
-        }
-        first => first?,
-    };
+    let standing::Stood { server, mut checks, .. } =
+        standing::load(verifying, &backup, None).await?;
+    server.stop().await?;
     for (part, size_bytes) in others {
         checks.push(Check::passed(part, format!("{size_bytes} bytes are as they were stored")));
     }
     Ok(checks)
-}
-
-/// Restores the archive into a scratch of its own and compares.
-async fn copy_checks(
-    verifying: &Verifying<'_>,
-    backup: &OpenedBackup<'_>,
-) -> Result<Vec<Check>, VerifyError> {
-    let random = verifying.repository.ambient().random();
-    let directory = ScratchDirectory::create(verifying.scratch_dir, random)?;
-    // The first chunks come in while a server comes up, the others while they are loaded.
-    let (archive, fetch) = backup.archive(verifying.observer, verifying.cancel);
-    let proof = async {
-        let server = ground::server(verifying, backup).await?;
-        let proved = prove_on(verifying, backup, archive, &directory, &server).await;
-        let stopped = server.stop().await;
-        let checks = proved?;
-        stopped?;
-        Ok::<_, VerifyError>(checks)
-    };
-    let (fetched, checks) = tokio::join!(fetch, proof);
-    fetched?;
-    let checks = checks?;
-    directory.remove()?;
-    Ok(checks)
-}
-
-async fn prove_on(
-    verifying: &Verifying<'_>,
-    backup: &OpenedBackup<'_>,
-    archive: Incoming,
-    directory: &ScratchDirectory,
-    server: &ground::Server,
-) -> Result<Vec<Check>, VerifyError> {
-    let (scratch, locale) = server.database(verifying, backup).await?;
-    let request = ProofRequest {
-        directory: directory.path(),
-        target: &scratch.connection(),
-        programs: server.programs(),
-        expected: &backup.inventory,
-        depth: verifying.depth,
-        assertions: verifying.assertions,
-        assertion_timeout: None,
-        row_key: backup.row_key(),
-        jobs: jobs(),
-        only: None,
-        roles: server.has_roles(),
-        tablespaces: false,
-        locale,
-        // A copy that is thrown away is compared by scans, which need no statistics; assertions may.
-        analyze: !verifying.assertions.is_empty(),
-        observer: verifying.observer,
-    };
-    let proved = tokio::select! {
-        () = verifying.cancel.cancelled() => Err(VerifyError::Interrupted),
-        lost = scratch.lost() => Err(ProofError::from(lost).into()),
-        proof = prove(&request, archive) => proof.map_err(VerifyError::from),
-    };
-    // In a cluster of our own it goes with the cluster.
-    let discarded = if server.is_ours() { Ok(()) } else { scratch.discard().await };
-    let proof = proved.map_err(|error| server.explain(error))?;
-    discarded?;
-    Ok(proof.checks)
 }
 
 impl VerifyError {

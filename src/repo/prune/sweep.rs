@@ -196,6 +196,7 @@ impl Prune<'_> {
             message: Some(format!("about to remove {} backups", backups.len())),
             backups,
             migration: None,
+            rehearsal: None,
         };
         self.repository.put_event(cluster, &event).await
     }

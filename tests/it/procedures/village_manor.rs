@@ -43,6 +43,15 @@ fn village_manor_sees_what_is_taken_away_before_it_deploys_and_has_a_log_of_it()
     // On the copy it succeeds, and what it takes away is seen; production has not changed.
     team.prisma.migration("20240201000000_display_name", NAMES);
     team.prisma.migration("20240202000000_clean_up", CLEANUP);
+    let output = team.does("seen").run().expect_failure(10, &["the rehearsal failed"]);
+    for words in [
+        "table public.Notice is dropped, with 20 rows",
+        "column public.User.oldField is dropped, with 250 values",
+        "ended         with exit 0 after ",
+        "the longest pause between two looks was ",
+    ] {
+        assert!(output.stdout.contains(words), "{words}: {}", output.stdout);
+    }
     let output = team.does("rehearsal").run().expect_code(0);
     assert!(output.stderr.contains("ended         with exit 0 after "), "{}", output.stderr);
     for line in [
@@ -101,6 +110,7 @@ fn village_manor_sees_what_is_taken_away_before_it_deploys_and_has_a_log_of_it()
         "snapshot ivm_db",
         "verify ivm_db",
         "restore ivm_db",
+        "rehearse ivm_db",
         "migrate ivm_staging",
         "rollback ivm_staging",
         "migrate ivm_db",
