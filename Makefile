@@ -56,10 +56,11 @@ deb:
 	@tests/setup deb
 	@packaging/build $(PROFILE)
 
-## make test-system  the package on a booted systemd, and the tree of docs/docker/Dockerfile; as root, a few minutes,
-## half a gigabyte of Debian packages the first time
+## make test-system  the package on a booted systemd, the tree of docs/docker/Dockerfile, and the alerts by Prometheus'
+## own promtool; as root, a few minutes, half a gigabyte of Debian packages the first time
 test-system:
 	@tests/setup system
+	@tests/system/alerts
 	@tests/system/run
 	@tests/system/image
 
