@@ -6,6 +6,8 @@ mod reach;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 
 use crate::support::keeper::{Pgkeep, Running};
@@ -121,6 +123,13 @@ fn stop(host: &Host, running: Running) -> String {
     let ended = running.wait().expect_code(0);
     assert_eq!(host.keeper.leftovers(), [""; 0]);
     ended.stderr
+}
+
+/// A snapshot a day, the next one in so many minutes.
+fn daily_in(minutes: i64) -> String {
+    let then = Timestamp::now() + SignedDuration::from_mins(minutes);
+    let then = then.to_zoned(TimeZone::UTC);
+    format!("snapshot.schedule = \"{} {} * * *\"", then.minute(), then.hour())
 }
 
 const NIGHTLY: &str = "snapshot = { schedule = \"0 2 * * *\" }";
