@@ -2,6 +2,7 @@
 
 mod company;
 mod reach;
+mod service;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
