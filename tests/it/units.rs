@@ -96,6 +96,18 @@ fn both_services_run_in_the_same_sandbox() {
     assert_eq!(sandbox(SERVICES[0]), sandbox(SERVICES[1]));
 }
 
+/// tests/bench/idle measures what a daemon holds with it, by the unit's own line.
+#[test]
+fn unit_and_image_give_memory_back() {
+    let of = |text: &str, word: &str| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(word).map(str::to_owned));
+        lines.filter(|value| value.starts_with("MALLOC_")).collect::<Vec<_>>()
+    };
+    let unit = of(&text("systemd/pgkeep.service"), "Environment=");
+    assert_eq!(unit.len(), 1);
+    assert_eq!(of(&text("docs/docker/Dockerfile"), "ENV "), unit);
+}
+
 #[test]
 fn every_credential_has_a_stand_in() {
     for unit in SERVICES {
