@@ -3,6 +3,7 @@
 mod company;
 mod reach;
 mod service;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
