@@ -1,6 +1,7 @@
 //! The daemon: no run is lost and none doubled, whatever happens to it, to the clock, or beside it.
 
 mod company;
+mod outages;
 mod reach;
 mod service;
 mod turns;
