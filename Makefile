@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo test lint check test-matrix test-stores test-system deb soak bench bench-local bench-s3
+.PHONY: help demo test lint check test-matrix test-stores test-system deb soak bench bench-local bench-s3 bench-idle
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -58,10 +58,11 @@ deb:
 	@tests/setup deb
 	@packaging/build $(PROFILE)
 
-## make test-system  the package on a booted systemd, and the tree of docs/docker/Dockerfile; as root, a few minutes,
-## half a gigabyte of Debian packages the first time
+## make test-system  the package on a booted systemd, the tree of docs/docker/Dockerfile, and the alerts by Prometheus'
+## own promtool; as root, a few minutes, half a gigabyte of Debian packages the first time
 test-system:
 	@tests/setup system
+	@tests/system/alerts
 	@tests/system/run
 	@tests/system/image
 
@@ -72,12 +73,15 @@ soak:
 	YEAR_CLUSTERS=$${YEAR_CLUSTERS:-1000} cargo test --release --lib virtual_year -- --nocapture
 
 ## make bench        speed and memory beside the stock tools (docs/performance.md), about an hour: bench-local in a
-## directory, then bench-s3 on an S3 server of this machine, near by and 50 ms away
+## directory, then bench-s3 on an S3 server of this machine, near by and 50 ms away, then bench-idle, a daemon at rest
 bench:
-	@status=0; for half in run s3; do tests/bench/$$half || status=1; done; exit $$status
+	@status=0; for part in run s3 idle; do tests/bench/$$part || status=1; done; exit $$status
 
 bench-local:
 	@tests/bench/run
 
 bench-s3:
 	@tests/bench/s3
+
+bench-idle:
+	@tests/bench/idle

@@ -1,19 +1,26 @@
 //! The daemon: no run is lost and none doubled, whatever happens to it, to the clock, or beside it.
 
 mod company;
+mod outages;
 mod reach;
+mod service;
+mod turns;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 
 use crate::support::keeper::{Pgkeep, Running};
-use crate::support::{Database, Keeper, Server, eventually};
+use crate::support::{Clock, Database, Keeper, Server, eventually};
 
 /// Servers are slow while others use them.
 const PATIENCE: Duration = Duration::from_secs(90);
 const TERM: Signal = Signal::TERM;
+/// More than a job waits before it is tried again, after it failed once or somebody else was at it.
+const A_MINUTE: Duration = Duration::from_secs(61);
 
 /// A host with a configuration of its own: these databases, and what else is said of the cluster.
 struct Host {
@@ -25,10 +32,15 @@ impl Host {
     fn new(server: &Server, databases: &[&Database], cluster: &str) -> Self {
         let url = databases[0].url();
         let mut keeper = Keeper::initialised(&url);
+        keeper.unset("PGKEEP_REPOSITORY");
+        Self::of(keeper, server, databases, cluster)
+    }
+
+    /// With that keeper, whose repository is there.
+    fn of(mut keeper: Keeper, server: &Server, databases: &[&Database], cluster: &str) -> Self {
         keeper
             // The file alone says where all is, so that it can be changed under a daemon.
             .unset("PGKEEP_DATABASE_URL")
-            .unset("PGKEEP_REPOSITORY")
             .set("PGKEEP__DAEMON__LISTEN", "127.0.0.1:0")
             .set("PGKEEP_LOG", "pgkeep=debug");
         let host = Self { keeper, server: server.url("postgres") };
@@ -67,6 +79,12 @@ impl Host {
         up(self.daemon().spawn())
     }
 
+    /// Starts it by that clock.
+    #[track_caller]
+    fn start_by(&self, clock: &Clock) -> Running {
+        up(clock.pgkeep(&self.keeper, "daemon").spawn())
+    }
+
     /// How many backups each database has.
     fn taken(&self) -> BTreeMap<String, usize> {
         let mut taken = BTreeMap::new();
@@ -93,7 +111,12 @@ fn page(running: &Running) -> String {
 
 #[track_caller]
 fn told(running: &Running, words: &str, times: usize) {
-    eventually(words, PATIENCE, || running.stderr().matches(words).count() >= times);
+    let begun = Instant::now();
+    while running.stderr().matches(words).count() < times {
+        let said = || running.stderr();
+        assert!(begun.elapsed() < PATIENCE, "`{words}` not within {PATIENCE:?}: {}", said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Ends it as a service manager does; nothing is left.
@@ -103,6 +126,13 @@ fn stop(host: &Host, running: Running) -> String {
     let ended = running.wait().expect_code(0);
     assert_eq!(host.keeper.leftovers(), [""; 0]);
     ended.stderr
+}
+
+/// A snapshot a day, the next one in so many minutes.
+fn daily_in(minutes: i64) -> String {
+    let then = Timestamp::now() + SignedDuration::from_mins(minutes);
+    let then = then.to_zoned(TimeZone::UTC);
+    format!("snapshot.schedule = \"{} {} * * *\"", then.minute(), then.hour())
 }
 
 const NIGHTLY: &str = "snapshot = { schedule = \"0 2 * * *\" }";
@@ -190,9 +220,12 @@ fn one_database_that_fails_stops_no_other_and_is_tried_again() {
     let host = Host::new(&server, &[&gone, &good], NIGHTLY);
     let name = gone.name.clone();
     drop(gone);
-    let running = host.start();
+    let clock = Clock::of(&host.keeper);
+    let running = host.start_by(&clock);
     eventually("the good one is taken", PATIENCE, || host.taken().contains_key(&good.name));
+    told(&running, &format!("snapshot main/{name} failed"), 1);
     // A minute later once more.
+    clock.pass(A_MINUTE);
     told(&running, &format!("snapshot main/{name} failed"), 2);
     let log = stop(&host, running);
     assert!(log.contains("exit_code=4"), "{log}");

@@ -54,7 +54,7 @@ fn keys(keeper: &Keeper) -> Vec<String> {
 
 /// Every chunk that is there is needed by a backup that is, and every one that is needed is there.
 #[track_caller]
-fn exact(keeper: &Keeper) {
+pub(crate) fn exact(keeper: &Keeper) {
     let mut needed = BTreeSet::new();
     for (key, path) in keeper.objects_under("clusters/") {
         if key.ends_with(".chunks") {

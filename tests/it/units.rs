@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use yaml_rust2::{Yaml, YamlLoader};
+
 use super::support::{Keeper, Server};
 
 fn checkout(path: &str) -> PathBuf {
@@ -92,6 +94,18 @@ fn both_services_run_in_the_same_sandbox() {
         lines.cloned().collect::<Vec<_>>()
     };
     assert_eq!(sandbox(SERVICES[0]), sandbox(SERVICES[1]));
+}
+
+/// tests/bench/idle measures what a daemon holds with it, by the unit's own line.
+#[test]
+fn unit_and_image_give_memory_back() {
+    let of = |text: &str, word: &str| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(word).map(str::to_owned));
+        lines.filter(|value| value.starts_with("MALLOC_")).collect::<Vec<_>>()
+    };
+    let unit = of(&text("systemd/pgkeep.service"), "Environment=");
+    assert_eq!(unit.len(), 1);
+    assert_eq!(of(&text("docs/docker/Dockerfile"), "ENV "), unit);
 }
 
 #[test]
@@ -193,26 +207,113 @@ fn everything_that_the_package_takes_is_there() {
     }
 }
 
-/// What `compose.yml` sets for pgkeep, `${…}` filled in.
-fn composed() -> Vec<(String, String)> {
-    let compose = text("docs/docker/compose.yml");
-    let service = compose.split("\n  pgkeep:\n").nth(1).expect("a service");
-    let block = service.split("\n    environment:\n").nth(1).expect("an environment");
-    let lines = block.lines().take_while(|line| line.starts_with("      "));
-    let pair = |line: &str| {
-        let (name, value) = line.trim().split_once(": ")?;
-        let value = value.trim_matches('"').replace("${POSTGRES_PASSWORD:?}", "secret");
-        Some((name.to_owned(), value.replace("${PGKEEP_TOKEN:?}", &"t".repeat(64))))
+fn composition() -> Yaml {
+    let mut documents = YamlLoader::load_from_str(&text("docs/docker/compose.yml")).expect("YAML");
+    documents.swap_remove(0)
+}
+
+/// The variables of a service, `${…}` filled in.
+fn variables(service: &Yaml) -> Vec<(String, String)> {
+    let environment = service["environment"].as_hash().expect("an environment");
+    let pair = |(name, value): (&Yaml, &Yaml)| {
+        // `0 2 * * *` is a string without quotes, and `true` would be none.
+        let value = value.as_str().unwrap_or_else(|| panic!("{name:?} is no string"));
+        let value = value.replace("${POSTGRES_PASSWORD:?}", "secret");
+        let value = value.replace("${PGKEEP_TOKEN:?}", &"t".repeat(64));
+        assert!(!value.contains('$'), "{value} is of the environment");
+        (name.as_str().expect("a name").to_owned(), value)
     };
-    let lines = lines.filter(|line| !line.trim().starts_with('#'));
-    lines.map(|line| pair(line).unwrap_or_else(|| panic!("no variable: {line}"))).collect()
+    environment.iter().map(pair).collect()
+}
+
+fn words(list: &Yaml) -> Vec<&str> {
+    list.as_vec().into_iter().flatten().map(|one| one.as_str().expect("a word")).collect()
+}
+
+fn keys(map: &Yaml) -> Vec<&str> {
+    map.as_hash().into_iter().flatten().map(|(key, _)| key.as_str().expect("a name")).collect()
+}
+
+#[test]
+fn the_composition_names_what_is_there() {
+    let compose = composition();
+    let services = compose["services"].as_hash().expect("services");
+    assert_eq!(keys(&compose["services"]), ["database", "pgkeep", "app"]);
+    let dockerfile = text("docs/docker/Dockerfile");
+    let mut used = Vec::new();
+    for (name, service) in services {
+        for (other, how) in service["depends_on"].as_hash().into_iter().flatten() {
+            let there = services.get(other).unwrap_or_else(|| panic!("no {other:?}"));
+            assert_eq!(how["condition"].as_str(), Some("service_healthy"));
+            // Its own way to tell, or its image's.
+            let tells = there["healthcheck"]["test"].is_array()
+                || other.as_str() == Some("pgkeep") && dockerfile.contains("\nHEALTHCHECK ");
+            assert!(tells, "{other:?} cannot be told to be healthy, and {name:?} waits for it");
+        }
+        for volume in words(&service["volumes"]) {
+            let source = volume.split(':').next().expect("one part");
+            match source.strip_prefix("./").or(source.strip_prefix("../").map(|_| source)) {
+                // The user's own.
+                Some("app") => {}
+                Some(path) => assert!(checkout("docs/docker").join(path).is_file(), "{volume}"),
+                None => used.push(source),
+            }
+        }
+    }
+    used.sort_unstable();
+    let mut named = keys(&compose["volumes"]);
+    named.sort_unstable();
+    assert_eq!(used, named, "each volume is named once and used once");
+
+    let pgkeep = &compose["services"]["pgkeep"];
+    let place = checkout("docs/docker").join(pgkeep["build"]["context"].as_str().expect("a place"));
+    let built_from = place.join(pgkeep["build"]["dockerfile"].as_str().expect("a file"));
+    assert!(built_from.is_file() && place.join("Cargo.toml").is_file());
+    // It is read-only but for these, which are the image's.
+    let targets: Vec<_> = words(&pgkeep["volumes"])
+        .iter()
+        .map(|volume| format!("{:?}", volume.split(':').nth(1).expect("a target")))
+        .collect();
+    let volume = format!("\nVOLUME [{}]\n", targets.join(", "));
+    assert!(
+        pgkeep["read_only"].as_bool() == Some(true) && dockerfile.contains(&volume),
+        "{volume}"
+    );
+    assert!(dockerfile.contains("\nEXPOSE 7878\n"));
+    assert_eq!(words(&pgkeep["ports"]), ["127.0.0.1:7878:7878"]);
+
+    // What the app is told is what the hook reads, and what leads to pgkeep.
+    let app = variables(&compose["services"]["app"]);
+    let hook = text("docs/guides/hook.mjs");
+    for (name, value) in &app {
+        assert!(!name.starts_with("PGKEEP") || hook.contains(&format!("process.env.{name}")));
+        assert!(name != "PGKEEP_URL" || value == "http://pgkeep:7878", "{value}");
+    }
+    let given = |name: &str| app.iter().find(|(own, _)| own == name).map(|(_, value)| value);
+    let of_pgkeep = variables(pgkeep);
+    let taken = |name: &str| of_pgkeep.iter().find(|(own, _)| own == name).map(|(_, value)| value);
+    assert_eq!(given("PGKEEP_TOKEN"), taken("PGKEEP__DAEMON__TOKEN"));
+    assert_eq!(given("DATABASE_URL"), taken("PGKEEP_DATABASE_URL"), "one database is meant");
+    let database = variables(&compose["services"]["database"]);
+    let made = database.iter().find(|(name, _)| name == "POSTGRES_DB").map(|(_, name)| name);
+    let place = format!("@database/{}", made.expect("a database"));
+    assert!(taken("PGKEEP_DATABASE_URL").is_some_and(|url| url.ends_with(&place)), "{place}");
+    let mounted = |target: &str| {
+        let volumes = words(&compose["services"]["app"]["volumes"]);
+        volumes.iter().any(|volume| volume.split(':').nth(1) == Some(target))
+    };
+    let entrypoint = words(&compose["services"]["app"]["entrypoint"])[1];
+    assert!(mounted(entrypoint), "{entrypoint}");
+    let script = text("docs/docker/app-entrypoint.sh");
+    let hook = "/usr/local/lib/pgkeep/hook.mjs";
+    assert!(script.contains(&format!("${{PGKEEP_HOOK:-{hook}}}")) && mounted(hook));
 }
 
 #[test]
 fn the_composition_configures_pgkeep_as_pgkeep_understands_it() {
     let server = Server::older();
     let mut keeper = Keeper::new(&server.database("composed").url());
-    let variables = composed();
+    let variables = variables(&composition()["services"]["pgkeep"]);
     assert!(variables.len() > 6, "{variables:?}");
     for (name, value) in &variables {
         keeper.set(name, value);

@@ -327,6 +327,7 @@ impl Engine {
         let trouble = match result {
             Ok(databases) => {
                 if self.databases.get(name) != databases.as_ref() {
+                    tell_changes(name, self.databases.get(name), databases.as_ref());
                     match databases {
                         Some(databases) => self.databases.insert(name.clone(), databases),
                         None => self.databases.remove(name),
@@ -464,6 +465,20 @@ impl Engine {
                 _ = alive.tick() => service::alive(),
             }
         }
+    }
+}
+
+/// Which of a cluster's databases came and went since they were listed before.
+fn tell_changes(name: &ClusterName, before: Option<&Vec<String>>, now: Option<&Vec<String>>) {
+    let (Some(before), Some(now)) = (before, now) else { return };
+    for one in now.iter().filter(|one| !before.contains(one)) {
+        tracing::info!(cluster = %name, "database `{one}` is backed up from now on");
+    }
+    for one in before.iter().filter(|one| !now.contains(one)) {
+        tracing::warn!(
+            cluster = %name,
+            "database `{one}` is no longer among those that are backed up; its backups stay"
+        );
     }
 }
 

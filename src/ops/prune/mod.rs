@@ -8,6 +8,8 @@
 //! host, by a clock that begins at the host's start and never goes back; after a start it counts anew
 //! (`docs/decisions/0010-retention-and-prune.md`). Where there is no note, nobody is taken for dead.
 
+#[cfg(test)]
+mod calls;
 mod note;
 
 use std::collections::BTreeMap;

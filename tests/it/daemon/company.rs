@@ -1,8 +1,10 @@
 //! A daemon is not alone: others take snapshots, migrate, make databases, and wait for its word.
 
-use super::{Host, NIGHTLY, PATIENCE, page, stop, told, up};
+use super::{A_MINUTE, Host, NIGHTLY, PATIENCE, page, stop, told, up};
+use crate::prune::exact;
 use crate::support::http::{self, Ear};
-use crate::support::{Cluster, Keeper, Server, eventually};
+use crate::support::server::programs_at;
+use crate::support::{Clock, Cluster, Database, Keeper, Server, eventually};
 
 fn lines(path: &std::path::Path) -> usize {
     std::fs::read_to_string(path).unwrap_or_default().lines().count()
@@ -53,6 +55,58 @@ fn somebody_else_who_is_at_it_is_no_failure_and_no_hook_is_run_for_it() {
     let by: Vec<_> =
         events.as_array().expect("an array").iter().map(|one| &one["origin"]).collect();
     assert_eq!(by, ["command"; 2], "of the one that was taken, and of the one that was refused");
+}
+
+#[test]
+fn what_a_killed_daemon_was_at_the_other_one_makes_up_for_once() {
+    let cluster = Cluster::newer(&[]);
+    // Before it counts, and after: then there is nothing to make up for.
+    for (step, counts) in [("snapshot.chunks-put", false), ("snapshot.manifest-put", true)] {
+        let name = if counts { "whole" } else { "half" };
+        cluster.psql("postgres", &format!("CREATE DATABASE {name}"));
+        let database = Database { server: cluster.clone(), name: name.to_owned() };
+        database.shop(200);
+        let host = Host::new(&cluster, &[&database], NIGHTLY);
+        let (dumps, go) = (host.keeper.work().join("dumps"), host.keeper.work().join("go"));
+        let body = format!(
+            ": >{}; while [ ! -e {} ]; do sleep 0.05; done; exec $REAL \"$@\"",
+            dumps.display(),
+            go.display()
+        );
+        let programs = host.keeper.programs_with_pg_dump(&cluster, &body);
+        let killed = host.daemon().env("PGKEEP_BIN_DIR", &programs).env("PGKEEP_FAILPOINT", step);
+        let killed = up(killed.spawn());
+        eventually("it dumps", PATIENCE, || dumps.exists());
+        let clock = Clock::of(&host.keeper);
+        let other = host.start_by(&clock);
+        let held =
+            |how: &str| format!("somebody else does it job=\"snapshot main/{name}\" held={how}");
+        told(&other, &held("Busy"), 1);
+        std::fs::write(&go, "").expect("written");
+        assert_eq!(killed.wait().code, 137, "{step}");
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgkeep%' \
+                        OR application_name = 'pg_dump'";
+        eventually("its sessions end", PATIENCE, || cluster.psql("postgres", sessions) == "0");
+        assert_eq!(programs_at(cluster.port), [""; 0]);
+        assert_eq!(host.keeper.list().len(), usize::from(counts), "{step}");
+        clock.pass(A_MINUTE);
+        if counts {
+            told(&other, &held("Done"), 1);
+        } else {
+            told(&other, &format!("snapshot main/{name} done"), 1);
+        }
+        let log = stop(&host, other);
+        assert_eq!(log.contains("begins"), !counts, "{log}");
+        assert_eq!(host.taken(), [(name.to_owned(), 1)].into(), "{step}");
+        // Who comes later finds nothing to do, and what the dead one left goes.
+        let third = host.start();
+        told(&third, "looked at the catalog", 1);
+        assert!(!stop(&host, third).contains("begins"), "{step}");
+        let prune = host.keeper.pgkeep(["prune"]).env("PGKEEP__REPOSITORY__GRACE", "0s");
+        prune.run().expect_code(0);
+        exact(&host.keeper);
+        host.keeper.verify(&["--check", "counts"]);
+    }
 }
 
 #[test]

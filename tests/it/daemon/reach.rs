@@ -1,12 +1,14 @@
 //! What is within reach of a daemon: a repository that is away, another one, a server that nobody named.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
-use super::{Host, NIGHTLY, PATIENCE, page, stop, told};
+use super::{Host, NIGHTLY, PATIENCE, daily_in, page, stop, told};
 use crate::support::http::{self, Ear};
-use crate::support::{Server, eventually};
+use crate::support::{Clock, Cluster, Database, Server, eventually};
 
 /// What is answered there.
 #[track_caller]
@@ -111,4 +113,47 @@ fn a_host_without_a_server_verifies_what_the_repository_has() {
     }
     stop(&host, running);
     assert!(host.keeper.list().iter().all(|item| item["verification"] == "passed"));
+}
+
+#[test]
+fn an_open_list_takes_in_what_is_made_and_tells_what_is_gone() {
+    let cluster = Cluster::older(&[]);
+    let make = |name: &str| {
+        cluster.psql("postgres", &format!("CREATE DATABASE {name}"));
+        let database = Database { server: cluster.clone(), name: name.to_owned() };
+        database.shop(20);
+        database
+    };
+    let (dropped, stays) = (make("dropped"), make("stays"));
+    let host = Host::new(&cluster, &[&dropped], "");
+    host.configure(&daily_in(30));
+    let clock = Clock::of(&host.keeper);
+    let running = host.start_by(&clock);
+    let taken = |name: &str| host.taken().get(name).copied().unwrap_or_default();
+    eventually("both are taken", PATIENCE, || (taken("dropped"), taken("stays")) == (1, 1));
+    // The list is read again every five minutes.
+    let made = make("made");
+    clock.pass(Duration::from_mins(6));
+    eventually("the new one is taken", PATIENCE, || taken("made") == 1);
+    told(&running, "`made` is backed up from now on", 1);
+    dropped.drop_now();
+    clock.pass(Duration::from_mins(6));
+    told(&running, "`dropped` is no longer among those that are backed up", 1);
+    let configured = |name: &str| {
+        let status = http::get(&format!("{}v1/status", page(&running))).1;
+        let status: Value = serde_json::from_str(&status).expect("a document");
+        let databases = status["clusters"][0]["databases"].as_array().expect("databases").clone();
+        let of_it =
+            databases.into_iter().find(|one| one["name"] == *name).expect("its backup is shown");
+        of_it["configured"].as_bool().expect("a word")
+    };
+    eventually("the page tells it too", PATIENCE, || !configured("dropped"));
+    assert!(configured("made"));
+    // The next run is that of those that are there, and none of them fails.
+    clock.pass(Duration::from_mins(30));
+    eventually("the next run is made", PATIENCE, || (taken("made"), taken("stays")) == (2, 2));
+    let log = stop(&host, running);
+    assert!(!log.contains(" failed"), "{log}");
+    assert_eq!(taken("dropped"), 1, "and its backup stays");
+    drop((stays, made));
 }

@@ -1,5 +1,6 @@
 //! HTTP for stories: asks a daemon, and hears what it tells.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -58,6 +59,16 @@ impl Ear {
     /// How many requests came for that path.
     pub(crate) fn asked(&self, path: &str) -> usize {
         self.count(|(at, _)| at == path)
+    }
+
+    /// What was said with these words in it, each once however often it was said.
+    pub(crate) fn messages(&self, words: &str) -> BTreeSet<String> {
+        let heard = self.heard.lock().expect("nobody panics");
+        heard
+            .iter()
+            .filter(|(_, body)| body.contains(words))
+            .map(|(_, body)| body.clone())
+            .collect()
     }
 
     /// How many requests had these words in their body.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 pub(crate) mod app;
+pub(crate) mod clock;
 pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod keeper;
@@ -14,6 +15,7 @@ pub(crate) mod server;
 pub(crate) mod wire;
 
 pub(crate) use app::App;
+pub(crate) use clock::Clock;
 pub(crate) use disk::{Disk, with_own_mounts};
 pub(crate) use keeper::Keeper;
 pub(crate) use pooler::Pooler;

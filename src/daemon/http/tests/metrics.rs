@@ -1,8 +1,9 @@
 //! What Prometheus reads, and what the documents say of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{Span, Timestamp};
+use yaml_rust2::YamlLoader;
 
 use super::support::{Daemon, database, run, run_id, status};
 use crate::daemon::runs::{State, Work};
@@ -75,6 +76,140 @@ async fn every_metric_is_documented_and_every_documented_metric_is_there() {
         unseen,
         ["pgkeep_last_good_backup_timestamp_seconds", "pgkeep_last_verified_timestamp_seconds"]
     );
+}
+
+/// The values that each label of each metric has.
+type Labels = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+fn labels(text: &str) -> Labels {
+    let mut all = Labels::new();
+    for sample in text.lines().filter(|line| !line.starts_with('#')) {
+        let (sample, _) = sample.rsplit_once(' ').expect("a value");
+        let (name, inside) = sample.split_once('{').unwrap_or((sample, "}"));
+        let labels = all.entry(name.to_owned()).or_default();
+        for pair in inside.trim_end_matches('}').split(',').filter(|pair| !pair.is_empty()) {
+            let (label, value) = pair.split_once('=').expect("a label");
+            let values = labels.entry(label.to_owned()).or_default();
+            values.insert(value.trim_matches('"').to_owned());
+        }
+    }
+    all
+}
+
+/// What stands in the brackets after each of these words.
+fn bracketed<'a>(text: &'a str, word: &str) -> Vec<Vec<&'a str>> {
+    let list = |rest: &'a str| rest.split(')').next().expect("one part").split(',').map(str::trim);
+    let lists = text.split(word).skip(1).map(list);
+    lists.map(Iterator::collect).collect()
+}
+
+/// The labels that the answer to an expression has; what it asks for that no sample has is a fault. Enough of the
+/// language for what we ship; that it is sound, promtool says (tests/system/alerts).
+fn answered(expression: &str, all: &Labels) -> Result<BTreeSet<String>, String> {
+    let mut there = BTreeSet::new();
+    for name in mentioned(expression) {
+        let labels = all.get(&name).ok_or_else(|| format!("no metric {name}"))?;
+        there.extend(labels.keys().cloned());
+        for part in expression.split(&*name).skip(1) {
+            let Some(inside) = part.strip_prefix('{') else { continue };
+            let inside = inside.split('}').next().expect("one part");
+            for matcher in inside.split(',') {
+                let (label, value) = matcher.split_once(['=', '!']).expect("a matcher");
+                let values = labels.get(label).ok_or_else(|| format!("{name} has no {label}"))?;
+                let value = value.trim_start_matches(['=', '~']).trim_matches('"');
+                if !value.starts_with('$') && !values.contains(value) {
+                    return Err(format!("{label} of {name} is never {value}"));
+                }
+            }
+        }
+    }
+    // The scrape's own.
+    there.extend(["instance".to_owned(), "job".to_owned()]);
+    let mut kept = None;
+    for word in [" by (", " on ("] {
+        for list in bracketed(expression, word) {
+            if let Some(label) = list.iter().find(|label| !there.contains(**label)) {
+                return Err(format!("no sample of it has {label}"));
+            }
+            if word == " by (" {
+                kept = Some(list.into_iter().map(str::to_owned).collect());
+            }
+        }
+    }
+    let folds = |word: &&str| expression.starts_with(word);
+    if ["sum(", "max(", "min(", "absent("].iter().any(folds) {
+        return Ok(BTreeSet::new());
+    }
+    Ok(kept.unwrap_or(there))
+}
+
+/// The labels that a text in Grafana's `{{label}}` or Prometheus' `{{ $labels.label }}` shows.
+fn shown(text: &str) -> Vec<String> {
+    let places = text.split("{{").skip(1).filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
+    let label = |place: &str| match place.strip_prefix("$labels.") {
+        Some(label) => Some(label.to_owned()),
+        None => (!place.starts_with('$')).then(|| place.to_owned()),
+    };
+    places.filter_map(label).collect()
+}
+
+/// Every object in it that has an expression.
+fn asking(value: &serde_json::Value) -> Vec<&serde_json::Value> {
+    let children: Vec<&serde_json::Value> = match value {
+        serde_json::Value::Array(values) => values.iter().collect(),
+        serde_json::Value::Object(fields) => fields.values().collect(),
+        _ => Vec::new(),
+    };
+    let own = value.get("expr").map(|_| value);
+    own.into_iter().chain(children.into_iter().flat_map(asking)).collect()
+}
+
+#[tokio::test]
+async fn alerts_and_dashboard_ask_for_labels_that_samples_have() {
+    let daemon = Daemon::start().await;
+    daemon.shared.set_status(status(vec![database("kennel_prod")]));
+    let all = labels(&scraped(&daemon).await);
+    let check = |expression: &str, texts: &[&str]| {
+        let there = answered(expression, &all).unwrap_or_else(|why| panic!("{expression}: {why}"));
+        for label in texts.iter().flat_map(|text| shown(text)) {
+            assert!(there.contains(&label), "{expression} has no {label} to show");
+        }
+    };
+    let rules = YamlLoader::load_from_str(RULES).expect("YAML");
+    let rules = rules[0]["groups"][0]["rules"].as_vec().expect("rules");
+    assert!(rules.len() > 10);
+    for rule in rules {
+        let annotations = rule["annotations"].as_hash().expect("annotations");
+        let texts: Vec<&str> = annotations.values().filter_map(|text| text.as_str()).collect();
+        assert!(annotations.len() == texts.len() && !rule["annotations"]["summary"].is_badvalue());
+        let severity = rule["labels"]["severity"].as_str();
+        assert!(matches!(severity, Some("critical" | "warning")), "{rule:?}");
+        check(rule["expr"].as_str().expect("an expression"), &texts);
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).expect("JSON");
+    let targets = asking(&dashboard);
+    assert!(targets.len() > 20);
+    for target in targets {
+        let legend = target["legendFormat"].as_str().unwrap_or_default();
+        check(target["expr"].as_str().expect("an expression"), &[legend]);
+    }
+    // What it offers to choose from.
+    for variable in dashboard["templating"]["list"].as_array().expect("variables") {
+        let Some(query) = variable["query"]["query"].as_str() else { continue };
+        let inside = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+        let (series, label) = inside.and_then(|inside| inside.rsplit_once(", ")).expect("a query");
+        check(series, &[&format!("{{{{{label}}}}}")]);
+    }
+    // And it would see what is not there.
+    for wrong in [
+        "pgkeep_overdu",
+        "pgkeep_overdue{verb=\"snapshot\"}",
+        "pgkeep_runs_total{result=\"error\"}",
+        "sum by (database) (pgkeep_runs_active)",
+        "pgkeep_overdue unless on (instance, verb) pgkeep_ready",
+    ] {
+        assert!(answered(wrong, &all).is_err(), "{wrong}");
+    }
 }
 
 #[tokio::test]
