@@ -148,6 +148,63 @@ fn explicit_keys_ask_no_machine_for_its_role() {
     assert_eq!(machine.asked().len(), 0);
 }
 
+/// The checksum that a service computes of a body, as a header of a request tells it, in lower case.
+fn crc32(body: &[u8]) -> String {
+    use base64::Engine as _;
+    let mut crc = flate2::Crc::new();
+    crc.update(body);
+    base64::prelude::BASE64_STANDARD.encode(crc.sum().to_be_bytes()).to_lowercase()
+}
+
+#[test]
+fn requests_bear_checksums_of_their_own_only_where_that_is_configured() {
+    let database = Server::older().database("checksums");
+    database.shop(10);
+    // An endpoint is given: without the setting it is not Amazon's service.
+    for (setting, bears) in
+        [(None, false), (Some("when_required"), false), (Some("when_supported"), true)]
+    {
+        let (_place, proxy, mut keeper) = scene(&database, |_| Fault::None);
+        if let Some(value) = setting {
+            keeper.set("PGKEEP__REPOSITORY__CHECKSUMS", value);
+        }
+        keeper.pgkeep(["init"]).run().expect_code(0);
+        keeper.snapshot();
+        let objects = keeper.objects();
+        let mut compared = 0;
+        for asked in proxy.asked() {
+            let told = |name: &str| {
+                let line =
+                    asked.head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+                line.map(str::to_owned)
+            };
+            for never in ["x-amz-trailer", "content-encoding", "transfer-encoding", "content-md5"] {
+                assert_eq!(told(never), None, "{setting:?}: {}", asked.head);
+            }
+            let (mode, crc) = (told("x-amz-checksum-mode"), told("x-amz-checksum-crc32"));
+            match asked.kind() {
+                "PUT" => {
+                    // The signature covers the body in any case.
+                    let digest = told("x-amz-content-sha256").expect("a digest");
+                    assert!(digest.len() == 64, "{digest}");
+                    assert_eq!(crc.is_some(), bears, "{setting:?}: {}", asked.head);
+                    assert_eq!(told("x-amz-sdk-checksum-algorithm").is_some(), bears);
+                    let path = asked.target.split('?').next().expect("a path");
+                    let stored = objects.iter().find(|(key, _)| path.ends_with(key.as_str()));
+                    if let (Some(crc), Some((key, file))) = (crc, stored) {
+                        assert_eq!(crc, crc32(&std::fs::read(file).expect("an object")), "{key}");
+                        compared += 1;
+                    }
+                }
+                "GET" => assert_eq!(mode.is_some(), bears, "{setting:?}: {}", asked.head),
+                _ => assert_eq!((mode, crc), (None, None), "{setting:?}: {}", asked.head),
+            }
+        }
+        assert!(proxy.count("GET") > 0 && proxy.count("PUT") > 8, "{setting:?}");
+        assert_eq!(compared > 8, bears, "{setting:?}: {compared}");
+    }
+}
+
 #[test]
 fn what_is_wrong_with_the_way_to_the_store_is_told() {
     let database = Server::older().database("wrong");
