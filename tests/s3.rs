@@ -252,8 +252,14 @@ async fn an_answer_that_drips_is_given_up_however_steadily_it_comes() {
     // A byte at a time keeps the idle deadline: heads come within half a minute, bodies within hours.
     let pause = Duration::from_millis(100);
     let (head, body) = (move || Fault::Drip(pause), move || Fault::Trickle(usize::MAX, pause));
-    // The total deadline of an attempt is one second and what bytes take on a fast line.
-    let limits = Limits { retry_for: Duration::from_secs(1), slowest: 1 << 30, ..impatient() };
+    // An attempt's total deadline is twice the idle one, which is not so little that a busy machine could pause for
+    // as long, and what bytes take on a fast line.
+    let limits = Limits {
+        idle: Duration::from_secs(1),
+        slowest: 1 << 30,
+        retry_for: Duration::from_secs(1),
+        ..impatient()
+    };
     let given_up = |kind: &'static str,
                     ranged: bool,
                     plan: Box<dyn Fn() -> Fault + Send + Sync>| async move {
