@@ -156,11 +156,15 @@ fn a_role_that_a_profile_assumes_reaches_the_store_and_its_refusal_is_told() {
             && asked.head.contains("/sts/aws4_request");
         let refusal = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User staff is not \
                        authorized to perform: sts:AssumeRole</Message></Error></ErrorResponse>";
-        match asked.method == "POST" && signed {
-            true if switch.load(Ordering::Relaxed) => Some(Fault::Answer(403, refusal.to_owned())),
-            true => Some(answer("text/xml", &document)),
-            false => None,
+        if asked.method != "POST" || !signed {
+            return None;
         }
+        let refused = switch.load(Ordering::Relaxed);
+        Some(if refused {
+            Fault::Answer(403, refusal.to_owned())
+        } else {
+            answer("text/xml", &document)
+        })
     });
     let (config, secrets) = (keeper.work().join("config"), keeper.work().join("credentials"));
     let profile = "[profile backup]\nrole_arn = arn:aws:iam::123456789012:role/backup\nsource_profile = staff\n";
