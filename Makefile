@@ -20,11 +20,13 @@ test:
 	cargo fmt --check
 	tests/run cargo test
 
-# The same here and in the continuous integration. `nodes` is a target that `--all-targets` leaves out.
+# The same here and in the continuous integration. `nodes` is a target that `--all-targets` leaves out. The last one is the
+# program without S3 and without HTTP.
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	cargo clippy --test nodes --quiet -- -D warnings
+	cargo clippy --no-default-features --lib --bins --quiet -- -D warnings
 
 ## make check        the inner loop: format, lints, floors, unit tests; no server needed
 ## (the long walk through interleavings of writers and prunes is left to `make test`)

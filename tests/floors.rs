@@ -3,6 +3,9 @@
 //!
 //! It reads tokens, not syntax trees: enough for `use` lines and paths, and no dependency of its own.
 
+#[path = "floors/format.rs"]
+mod format;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -22,7 +22,6 @@ use crate::domain::migration::MigrationRecord;
 use crate::domain::observer::{Observer as _, Severity};
 use crate::domain::told::{Failed, failed};
 use crate::domain::verification::Depth;
-use crate::guard::HealthChecks;
 use crate::guard::migrate::{
     self, Guarding, MigrateError, MigrateOptions, Planned, Report, Survey,
 };
@@ -114,7 +113,7 @@ async fn guarded(
     let proving = Proving::of(settings, name, cluster).map_err(failed)?;
     let repository = &opened.repository;
     let verifying = proving.verifying(repository, Depth::Full, progress, &context.cancel);
-    let (urls, within) = (cluster.health.urls.clone(), cluster.health.within);
+    let health = wiring::health_checks(name, cluster, !args.no_health).map_err(failed)?;
     let directory = std::env::current_dir()
         .map_err(|error| Failed::unexpected("the working directory is gone", &error))?;
     let guarding = Guarding {
@@ -123,7 +122,7 @@ async fn guarded(
         database: &database,
         verifying: &verifying,
         assertions: &wiring::assertions(cluster),
-        health: &HealthChecks { urls, within },
+        health: &health,
         directory: &directory,
         begins: &|| {
             progress.clear();

@@ -5,6 +5,7 @@
 //! `docs/decisions/0011-the-daemon.md`.
 
 mod engine;
+#[cfg_attr(not(feature = "http"), path = "without_http.rs")]
 pub mod http;
 pub mod jobs;
 mod listener;
@@ -145,7 +146,7 @@ impl Tasks {
     }
 }
 
-/// Runs until it has drained. `listening` is told the address of the page once everything is up.
+/// Runs until it has drained. `listening` is told the address of the page once everything is up, in a build that has one.
 pub async fn run(
     load: Arc<Load>,
     signals: Signals,
@@ -167,7 +168,7 @@ pub async fn run(
     };
     let closing = CancellationToken::new();
     let bound = http::serve(options, shared.clone(), closing.clone()).await?;
-    let address = bound.address();
+    let page = bound.address();
     let serving = tokio::spawn(bound.run());
     let (bell, rung) = mpsc::channel(1);
     let trigger = trigger::Trigger::start(bell).await?;
@@ -181,9 +182,11 @@ pub async fn run(
         deaf,
     };
     warn_of_nothing_to_do(&settings);
-    tracing::info!(%address, pgkeep = env!("CARGO_PKG_VERSION"), "the daemon is up");
-    service::ready(&format!("listening on {address}"));
-    listening(address);
+    let address = page.map(tracing::field::display);
+    tracing::info!(address, pgkeep = env!("CARGO_PKG_VERSION"), "the daemon is up");
+    let told = page.map(|address| format!("listening on {address}"));
+    service::ready(&told.unwrap_or_else(|| "at work, without a page".to_owned()));
+    page.map(listening);
     let engine = Engine::new(tasks, settings, repository);
     engine.run(inbox, asked_out, rung, signals.reload, signals.drain).await;
     trigger.stop().await;

@@ -9,10 +9,12 @@
 
 mod endpoint;
 mod health;
+#[cfg_attr(not(feature = "http"), path = "without_http.rs")]
 mod http;
+#[cfg(feature = "http")]
 mod tls;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 mod tests;
 
 use std::collections::BTreeMap;

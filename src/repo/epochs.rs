@@ -187,18 +187,15 @@ impl Repository {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use super::super::test_support::{Still, plaintext_keys};
+    use super::super::test_support::{Still, description, plaintext_keys, spec};
     use super::*;
     use crate::codec::cut::ChunkParams;
     use crate::codec::encrypt::{Identities, Recipients, generate_identity};
     use crate::codec::seal::{Opener, Sealer};
     use crate::codec::sign::SigningKey;
     use crate::domain::failure::{Failure as _, FailureKind};
-    use crate::domain::manifest::{BackupKind, Trigger, Versions};
-    use crate::repo::backup::{BackupSpec, Description};
     use crate::repo::catalog::Filter;
     use crate::repo::workers::Workers;
     use crate::store::Store;
@@ -275,34 +272,10 @@ mod tests {
     async fn a_backup_in_flight_while_its_epoch_is_replaced_does_not_count() {
         let (old, new) = (reader(), reader());
         let (_, repository) = made(keys(Some(writer(1)), &old)).await;
-        let spec = BackupSpec {
-            kind: BackupKind::Snapshot,
-            cluster: "main".parse().expect("a name"),
-            database: "shop".to_owned(),
-            host: "here".to_owned(),
-        };
-        let backup = repository.begin_backup(spec).await.expect("begun");
+        let backup = repository.begin_backup(spec()).await.expect("begun");
         let id = backup.id().clone();
         repository.open_epoch(&keys(None, &new), &writer(2)).await.expect("opened");
-        let description = Description {
-            trigger: Trigger::Manual,
-            labels: BTreeMap::new(),
-            versions: Versions {
-                server_version_num: 150_000,
-                server_version: "15.0".to_owned(),
-                pg_dump: String::new(),
-                pgkeep: String::new(),
-            },
-            system_identifier: None,
-            timeline: None,
-            lsn: None,
-            excluded_table_data: Vec::new(),
-            inventory: b"{}".to_vec(),
-            rows: Vec::new(),
-            pinned: false,
-            run: None,
-        };
-        let error = backup.commit(description).await.expect_err("replaced");
+        let error = backup.commit(description()).await.expect_err("replaced");
         assert!(matches!(error, RepoError::EpochReplaced { .. }), "{error}");
         repository.abandon(&id).await.expect("declared dead");
         let catalog = repository.catalog(&Filter::default()).await.expect("read");

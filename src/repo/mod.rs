@@ -44,9 +44,13 @@ pub mod verifications;
 pub mod workers;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod interleavings;
 #[cfg(test)]
 mod test_support;
+#[cfg(test)]
+mod walk;
 
 use documents::{Encryption, EpochDocument, RepositoryDocument};
 pub use error::RepoError;

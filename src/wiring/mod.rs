@@ -35,7 +35,7 @@ use crate::store::local::LocalStore;
 use crate::store::s3::{Checksums, GivenCredentials, S3Options, S3Store};
 use crate::store::{Store, StoreError};
 
-pub use notify::notifier;
+pub use notify::{health_checks, notifier};
 pub use work::{
     Proving, actor, assertions, databases, databases_meant, is_server_named, scratch_choice,
     scratch_dir,
@@ -74,6 +74,9 @@ pub enum WiringError {
     /// An address that this build cannot reach.
     #[error("this pgkeep was built without support for s3:// repositories")]
     WithoutS3,
+    /// Something that this build cannot do.
+    #[error("`{0}` is set, and this pgkeep was built without HTTP")]
+    WithoutHttp(String),
 }
 
 impl WiringError {
@@ -88,7 +91,7 @@ impl WiringError {
             Self::Kit(error) => error,
             Self::Signer(error) => error,
             Self::Notify(error) => error,
-            Self::WithoutS3 => return None,
+            Self::WithoutS3 | Self::WithoutHttp(_) => return None,
         })
     }
 }
@@ -98,12 +101,15 @@ impl Failure for WiringError {
         self.cause().map_or(FailureKind::Usage, Failure::kind)
     }
     fn hint(&self) -> Option<String> {
-        match self.cause() {
-            Some(cause) => cause.hint(),
-            None => Some(
-                "build it with the cargo feature `s3`, or name a file:// repository".to_owned(),
-            ),
+        if let Some(cause) = self.cause() {
+            return cause.hint();
         }
+        Some(match self {
+            Self::WithoutHttp(_) => {
+                "build it with the cargo feature `http`, or leave that out".to_owned()
+            }
+            _ => "build it with the cargo feature `s3`, or name a file:// repository".to_owned(),
+        })
     }
 }
 

@@ -55,13 +55,15 @@ impl Nodes {
 }
 
 type Deed = Box<dyn FnOnce() + Send>;
+/// The requests that are meant, how many more of them, and what happens then.
+type Line = (&'static str, usize, Deed);
 
 /// What is to happen when so many more requests of a kind have come.
 #[derive(Clone, Default)]
-struct Script(Arc<Mutex<Vec<(&'static str, usize, Deed)>>>);
+struct Script(Arc<Mutex<Vec<Line>>>);
 
 impl Script {
-    fn lines(&self) -> MutexGuard<'_, Vec<(&'static str, usize, Deed)>> {
+    fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -112,9 +112,9 @@ impl fmt::Debug for Bound {
 }
 
 impl Bound {
-    /// Where it listens, with the real port.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it listens, with the real port; a build without HTTP has none.
+    pub const fn address(&self) -> Option<SocketAddr> {
+        Some(self.address)
     }
 
     /// Serves until the token is cancelled, and then until the answers under way are out, for a while.

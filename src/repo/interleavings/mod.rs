@@ -15,22 +15,21 @@ mod scheduler;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use futures::stream::{self, StreamExt as _};
+use futures::stream;
 use jiff::Timestamp;
 
 use self::scheduler::{Scheduler, SimStore, Weather, World};
-use super::backup::{BackupSpec, Description};
 use super::catalog::Filter;
 use super::chunks::PlainChunk;
 use super::prune::{Clause, Prune, Terms};
-use super::test_support::{Still, plaintext_keys};
+use super::test_support::{Still, description, plaintext_keys, restored, spec};
 use super::workers::Workers;
 use super::{Keys, RepoError, Repository};
 use crate::codec::cut::ChunkParams;
 use crate::domain::ambient::Ambient as _;
 use crate::domain::id::{BackupId, ClusterName};
 use crate::domain::key::ObjectKey;
-use crate::domain::manifest::{BackupKind, PartKind, Trigger, Versions};
+use crate::domain::manifest::PartKind;
 use crate::domain::observer::Silent;
 use crate::domain::retention::RetentionPolicy;
 
@@ -127,7 +126,7 @@ impl History {
         }
         let reported = reported.lock().unwrap().clone();
         for entry in &catalog.entries {
-            let content = match restore(&repository, &entry.manifest).await {
+            let content = match restored(&repository, &entry.manifest, "archive").await {
                 Ok(content) => content,
                 Err(error) => {
                     let RepoError::Chunk { key, .. } = &error else { return Err(told(error)) };
@@ -157,16 +156,6 @@ impl History {
     }
 }
 
-async fn restore(
-    repository: &Repository,
-    manifest: &crate::domain::manifest::Manifest,
-) -> Result<Vec<u8>, RepoError> {
-    let access = repository.read_access(manifest).await?;
-    let list = repository.chunk_list(manifest).await?;
-    let chunks: Vec<_> = repository.read_part(manifest, &list, "archive", &access).collect().await;
-    Ok(chunks.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
-}
-
 async fn backups(
     store: Arc<SimStore>,
     keys: Keys,
@@ -194,11 +183,8 @@ async fn backups(
 
 /// The id and content of a backup that is reported good; the id of one that failed.
 async fn backup(repository: &Repository, letters: &[u64]) -> Result<(BackupId, Vec<u8>), BackupId> {
-    let cluster: ClusterName = "main".parse().unwrap();
-    let database = "shop".to_owned();
-    let spec = BackupSpec { kind: BackupKind::Snapshot, cluster, database, host: "sim".to_owned() };
     // Nothing fails here but what hears that it was declared broken, which is later.
-    let mut backup = repository.begin_backup(spec).await.expect("a store that answers");
+    let mut backup = repository.begin_backup(spec()).await.expect("a store that answers");
     let id = backup.id().clone();
     let key = backup.access().chunk_key.clone();
     let piece = |letter: &u64| format!("content {letter}").into_bytes();
@@ -212,27 +198,6 @@ async fn backup(repository: &Repository, letters: &[u64]) -> Result<(BackupId, V
     written.map_err(|_| id.clone())?;
     backup.commit(description()).await.map_err(|_| id.clone())?;
     Ok((id, content))
-}
-
-fn description() -> Description {
-    Description {
-        trigger: Trigger::Manual,
-        labels: BTreeMap::new(),
-        versions: Versions {
-            server_version_num: 150_000,
-            server_version: "15.0".to_owned(),
-            pg_dump: String::new(),
-            pgkeep: String::new(),
-        },
-        system_identifier: None,
-        timeline: None,
-        lsn: None,
-        excluded_table_data: Vec::new(),
-        rows: Vec::new(),
-        inventory: b"{}".to_vec(),
-        pinned: false,
-        run: None,
-    }
 }
 
 async fn prunes(store: Arc<SimStore>, keys: Keys, ambient: Arc<Still>, without: Option<Clause>) {

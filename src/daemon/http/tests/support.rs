@@ -60,7 +60,7 @@ impl Daemon {
         let shared = Shared::new(sender);
         let stop = CancellationToken::new();
         let bound = bind(options, shared.clone(), stop.clone(), limits).await.expect("a free port");
-        let address = bound.address();
+        let address = bound.address().expect("a page");
         let serving = tokio::spawn(bound.run());
         let (asked, last) = (Arc::default(), Arc::default());
         tokio::spawn(schedule(shared.clone(), receiver, Arc::clone(&asked), Arc::clone(&last)));
