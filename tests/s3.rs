@@ -248,6 +248,60 @@ async fn an_answer_that_comes_slowly_is_waited_for_as_long_as_it_goes_on() {
 }
 
 #[tokio::test]
+async fn an_answer_that_drips_is_given_up_however_steadily_it_comes() {
+    // A byte at a time keeps the idle deadline: heads come within half a minute, bodies within hours.
+    let pause = Duration::from_millis(100);
+    let (head, body) = (move || Fault::Drip(pause), move || Fault::Trickle(usize::MAX, pause));
+    // An attempt's total deadline is twice the idle one, which is not so little that a busy machine could pause for
+    // as long, and what bytes take on a fast line.
+    let limits = Limits {
+        idle: Duration::from_secs(1),
+        slowest: 1 << 30,
+        retry_for: Duration::from_secs(1),
+        ..impatient()
+    };
+    let given_up = |kind: &'static str,
+                    ranged: bool,
+                    plan: Box<dyn Fn() -> Fault + Send + Sync>| async move {
+        let scene = Scene::failing(kind, usize::MAX, plan);
+        scene.lay("a", &content(1_000_000));
+        let mut options = options(&scene.place, &scene.proxy.endpoint());
+        options.limits = limits;
+        let store = S3Store::new(options);
+        let call = async {
+            match kind {
+                "PUT" => store.put(&key("b"), content(10)).await,
+                "GET" if ranged => store.get_range(&key("a"), 0..900_000).await.map(drop),
+                "GET" => store.get(&key("a")).await.map(drop),
+                "LIST" => store.list("").try_collect::<Vec<_>>().await.map(drop),
+                _ => store.delete(&key("a")).await,
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(15), call).await;
+        let error = ended.unwrap_or_else(|_| panic!("{kind} goes on")).expect_err("never whole");
+        assert!(error.hint().is_some_and(|hint| hint.contains("retry_for")), "{error}");
+        assert!(scene.proxy.count(kind) >= 2, "{kind} is asked for again");
+        fault(error)
+    };
+    let (put, get, list, delete, body_of_get, body_of_range, body_of_list) = tokio::join!(
+        given_up("PUT", false, Box::new(head)),
+        given_up("GET", false, Box::new(head)),
+        given_up("LIST", false, Box::new(head)),
+        given_up("DELETE", false, Box::new(head)),
+        given_up("GET", false, Box::new(body)),
+        given_up("GET", true, Box::new(body)),
+        given_up("LIST", false, Box::new(body)),
+    );
+    for fault in [put, get, list, delete, body_of_list] {
+        assert!(matches!(fault, ServiceFault::Silent(_)), "{fault:?}");
+    }
+    for fault in [body_of_get, body_of_range] {
+        let ServiceFault::Slow { have, total, .. } = fault else { panic!("{fault:?}") };
+        assert!((1..1000).contains(&have) && total >= 900_000, "{fault}");
+    }
+}
+
+#[tokio::test]
 async fn a_line_that_breaks_again_and_again_brings_all_of_it_as_long_as_some_comes() {
     // More failures than patience has room for, were they not forgotten with each part that comes.
     let scene = Scene::failing("GET", 40, || Fault::Truncate(20_000));

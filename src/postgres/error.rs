@@ -420,12 +420,10 @@ impl Failure for PostgresError {
             }
             Self::Statement { sqlstate, .. } if sqlstate == DISK_FULL => NO_ROOM_HINT.to_owned(),
             Self::Statement { .. } | Self::Protocol { .. } => "the server's log has the statement".to_owned(),
-            Self::ProgramMissing { program, major, .. } if is_server_program(program) => {
-                format!("install the server's programs: postgresql-{major} (Debian, Ubuntu), postgresql{major}-server (Red Hat)")
+            Self::ProgramsMissing { program, major } | Self::ProgramsTooOld { program, major, .. } => {
+                packages(program, *major)
             }
-            Self::ProgramsMissing { major, .. }
-            | Self::ProgramsTooOld { major, .. }
-            | Self::ProgramMissing { major, .. } => packages(*major),
+            Self::ProgramMissing { program, major, .. } => packages(program, *major),
             Self::ProgramUnusable { source, .. } => system_hint(source)
                 .unwrap_or("check that it is executable and made for this machine")
                 .to_owned(),
@@ -447,7 +445,12 @@ fn is_server_program(program: &str) -> bool {
     matches!(program, "initdb" | "postgres" | "pg_ctl" | "pg_controldata" | "pg_resetwal")
 }
 
-fn packages(major: u32) -> String {
+fn packages(program: &str, major: u32) -> String {
+    if is_server_program(program) {
+        return format!(
+            "install the server's programs: postgresql-{major} (Debian, Ubuntu), postgresql{major}-server (Red Hat), or a newer major; or name their directory: PGKEEP_BIN_DIR"
+        );
+    }
     format!(
         "install postgresql-client-{major} (Debian, Ubuntu), postgresql{major} (Red Hat), postgresql@{major} (Homebrew), or a newer major; or name its directory: PGKEEP_BIN_DIR"
     )

@@ -72,6 +72,16 @@ pub enum ServiceFault {
     /// Nothing came for too long.
     #[error("no answer within {}", seconds(*.0))]
     Silent(Duration),
+    /// The answer began, and went on too slowly for too long.
+    #[error("only {have} of {total} bytes came within {}", seconds(*within))]
+    Slow {
+        /// Bytes that came, of all attempts together.
+        have: u64,
+        /// Bytes that were to come.
+        total: u64,
+        /// How long the last attempt took.
+        within: Duration,
+    },
     /// It asks for patience, and had its share of it.
     #[error("the store is overloaded ({0})")]
     Overloaded(String),
@@ -139,7 +149,7 @@ impl ServiceFault {
                 "check http or https in repository.endpoint; a private authority's certificate goes into AWS_CA_BUNDLE"
                     .to_owned()
             }
-            Self::Lost(_) | Self::Silent(_) | Self::Overloaded(_) => {
+            Self::Lost(_) | Self::Silent(_) | Self::Slow { .. } | Self::Overloaded(_) => {
                 "tried again until repository.retry_for was over; look after the store or the way to it, then run it again"
                     .to_owned()
             }

@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -46,6 +46,31 @@ fn role_document(place: &S3Place, token: &str, lasts: Duration) -> String {
          \"AccessKeyId\":\"{}\",\"SecretAccessKey\":\"{}\",\"Token\":\"{token}\",\"Expiration\":\"{expiration:.0}\"}}",
         place.access_key, place.secret_key
     )
+}
+
+/// The credentials of `place` as the token service gives them for a role, with a session token.
+fn assumed(place: &S3Place, action: &str) -> String {
+    format!(
+        "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>\
+         <AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/backup/pgkeep</Arn>\
+         <AssumedRoleId>ROLE:pgkeep</AssumedRoleId></AssumedRoleUser>\
+         <Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>{}</SecretAccessKey>\
+         <SessionToken>of-the-role</SessionToken><Expiration>{:.0}</Expiration></Credentials>\
+         </{action}Result></{action}Response>",
+        place.access_key,
+        place.secret_key,
+        Timestamp::now() + Duration::from_hours(1),
+    )
+}
+
+/// The store, which lets nobody in who has the keys of that role and not its session token, as Amazon's.
+fn store_for_the_role(place: &S3Place) -> Proxy {
+    Proxy::before(place.server().address(), |asked| {
+        if asked.head.contains("\r\nx-amz-security-token: of-the-role\r\n") {
+            return Fault::None;
+        }
+        Fault::Answer(403, "<Error><Code>InvalidAccessKeyId</Code></Error>".to_owned())
+    })
 }
 
 #[test]
@@ -98,16 +123,8 @@ fn the_role_of_a_machine_reaches_the_store() {
 #[test]
 fn a_web_identity_reaches_the_store() {
     let (_database, place, mut keeper) = scene("webidentity");
-    let document = format!(
-        "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
-         <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>{}</AccessKeyId>\
-         <SecretAccessKey>{}</SecretAccessKey><SessionToken>token</SessionToken>\
-         <Expiration>{:.0}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>\
-         </AssumeRoleWithWebIdentityResponse>",
-        place.access_key,
-        place.secret_key,
-        Timestamp::now() + Duration::from_hours(1),
-    );
+    let store = store_for_the_role(&place);
+    let document = assumed(&place, "AssumeRoleWithWebIdentity");
     let tokens = service(&place, move |asked| {
         (asked.method == "POST").then(|| answer("text/xml", &document))
     });
@@ -117,13 +134,58 @@ fn a_web_identity_reaches_the_store() {
         .set("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup")
         .set("AWS_WEB_IDENTITY_TOKEN_FILE", &token);
     // What is said of the store is said of nobody else, and the variable for all services is for all of them.
-    keeper.set("AWS_ENDPOINT_URL_S3", &place.endpoint).set("AWS_ENDPOINT_URL", tokens.endpoint());
+    keeper.set("AWS_ENDPOINT_URL_S3", store.endpoint()).set("AWS_ENDPOINT_URL", tokens.endpoint());
     keeper.pgkeep(["init"]).run().expect_code(0);
     assert_eq!(tokens.count("POST"), 1, "asked once for the whole command");
+    assert!(store.count("PUT") > 0);
     keeper.unset("AWS_ENDPOINT_URL");
     keeper.set("AWS_ENDPOINT_URL_STS", tokens.endpoint());
     keeper.pgkeep(["list"]).run().expect_code(0);
     assert_eq!(tokens.count("POST"), 2);
+}
+
+#[test]
+fn a_role_that_a_profile_assumes_reaches_the_store_and_its_refusal_is_told() {
+    let (_database, place, mut keeper) = scene("assumed");
+    let store = store_for_the_role(&place);
+    let (document, refuses) = (assumed(&place, "AssumeRole"), Arc::new(AtomicBool::new(false)));
+    let switch = Arc::clone(&refuses);
+    // Only who shows the keys of the other profile is answered, by a signature of the token service's own.
+    let tokens = service(&place, move |asked| {
+        let signed = asked.head.contains("credential=akidstaff/")
+            && asked.head.contains("/sts/aws4_request");
+        let refusal = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User staff is not \
+                       authorized to perform: sts:AssumeRole</Message></Error></ErrorResponse>";
+        if asked.method != "POST" || !signed {
+            return None;
+        }
+        let refused = switch.load(Ordering::Relaxed);
+        Some(if refused {
+            Fault::Answer(403, refusal.to_owned())
+        } else {
+            answer("text/xml", &document)
+        })
+    });
+    let (config, secrets) = (keeper.work().join("config"), keeper.work().join("credentials"));
+    let profile = "[profile backup]\nrole_arn = arn:aws:iam::123456789012:role/backup\nsource_profile = staff\n";
+    std::fs::write(&config, profile).expect("written");
+    let keys = "[staff]\naws_access_key_id = AKIDSTAFF\naws_secret_access_key = staff's own\n";
+    std::fs::write(&secrets, keys).expect("written");
+    keeper
+        .set("AWS_CONFIG_FILE", &config)
+        .set("AWS_SHARED_CREDENTIALS_FILE", &secrets)
+        .set("AWS_PROFILE", "backup")
+        .set("AWS_ENDPOINT_URL_S3", store.endpoint())
+        .set("AWS_ENDPOINT_URL_STS", tokens.endpoint());
+    keeper.pgkeep(["init"]).run().expect_code(0);
+    assert_eq!(tokens.count("POST"), 1, "asked once for the whole command");
+    keeper.snapshot();
+
+    let asked = store.asked().len();
+    refuses.store(true, Ordering::Relaxed);
+    let told = keeper.pgkeep(["list"]).run().expect_failure(5, &["no credentials for the store"]);
+    assert!(told.stderr.contains("not authorized to perform: sts:AssumeRole"), "{}", told.stderr);
+    assert_eq!(store.asked().len(), asked, "nobody is asked without credentials");
 }
 
 #[test]

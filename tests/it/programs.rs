@@ -77,6 +77,29 @@ impl Bare {
         self.leaves_nothing();
     }
 
+    /// `check` finds the client programs wanting, in those words and with the package to install, and says exit 4.
+    #[track_caller]
+    fn check_tells(&self, words: &str) {
+        let hint = format!("postgresql-client-{}", self.database.server.major);
+        let hint = hint.as_str();
+        let document = self.keeper.pgkeep(["check", "--json"]).run().expect_code(4).json();
+        let checks = document["checks"].as_array().expect("checks");
+        let failed: Vec<_> = checks.iter().filter(|check| check["result"] == "failed").collect();
+        let [one] = &failed[..] else { panic!("one check fails: {document:#}") };
+        assert_eq!((&one["name"], &one["kind"]), (&"client-programs".into(), &"postgres".into()));
+        assert!(one["detail"].as_str().is_some_and(|told| told.contains(words)), "{one}");
+        assert!(one["hint"].as_str().is_some_and(|told| told.contains(hint)), "{one}");
+        // Verification can still use a database of a server.
+        let warned = checks.iter().find(|check| check["name"] == "server-programs");
+        let warned = warned.expect("looked at");
+        assert_eq!(warned["result"], "warning", "{warned}");
+        let server =
+            format!("install the server's programs: postgresql-{} ", self.database.server.major);
+        assert!(warned["hint"].as_str().is_some_and(|told| told.starts_with(&server)), "{warned}");
+        let text = self.keeper.pgkeep(["check"]).run().expect_failure(4, &["checks failed"]);
+        assert!(text.stdout.contains(words) && text.stdout.contains(hint), "{}", text.stdout);
+    }
+
     /// Neither a database on the server nor anything in the scratch directory.
     #[track_caller]
     fn leaves_nothing(&self) {
@@ -91,7 +114,9 @@ impl Bare {
 fn without_any_client_programs_every_verb_that_needs_one_says_so() {
     let test = "programs::without_any_client_programs_every_verb_that_needs_one_says_so";
     on_a_bare_host("toolless", test, |bare| {
-        bare.fails(&["no PostgreSQL programs found: `pg_dump` is nowhere"]);
+        let told = "no PostgreSQL programs found: `pg_dump` is nowhere";
+        bare.fails(&[told]);
+        bare.check_tells(told);
     });
 }
 
@@ -105,6 +130,7 @@ fn with_client_programs_older_than_the_server_every_verb_that_needs_one_says_so(
         let (has, wants) = (Server::older().major, Server::newer().major);
         let told = format!("the newest `pg_dump` found is of PostgreSQL {has}, older than {wants}");
         bare.fails(&[&told]);
+        bare.check_tells(&told);
         // Named first or last, the right ones are taken.
         let both = std::env::join_paths([&older, &newer]).expect("plain paths");
         bare.keeper.set("PGKEEP_BIN_DIR", both);

@@ -148,6 +148,63 @@ fn explicit_keys_ask_no_machine_for_its_role() {
     assert_eq!(machine.asked().len(), 0);
 }
 
+/// The checksum that a service computes of a body, as a header of a request tells it, in lower case.
+fn crc32(body: &[u8]) -> String {
+    use base64::Engine as _;
+    let mut crc = flate2::Crc::new();
+    crc.update(body);
+    base64::prelude::BASE64_STANDARD.encode(crc.sum().to_be_bytes()).to_lowercase()
+}
+
+#[test]
+fn requests_bear_checksums_of_their_own_only_where_that_is_configured() {
+    let database = Server::older().database("checksums");
+    database.shop(10);
+    // An endpoint is given: without the setting it is not Amazon's service.
+    for (setting, bears) in
+        [(None, false), (Some("when_required"), false), (Some("when_supported"), true)]
+    {
+        let (_place, proxy, mut keeper) = scene(&database, |_| Fault::None);
+        if let Some(value) = setting {
+            keeper.set("PGKEEP__REPOSITORY__CHECKSUMS", value);
+        }
+        keeper.pgkeep(["init"]).run().expect_code(0);
+        keeper.snapshot();
+        let objects = keeper.objects();
+        let mut compared = 0;
+        for asked in proxy.asked() {
+            let told = |name: &str| {
+                let line =
+                    asked.head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+                line.map(str::to_owned)
+            };
+            for never in ["x-amz-trailer", "content-encoding", "transfer-encoding", "content-md5"] {
+                assert_eq!(told(never), None, "{setting:?}: {}", asked.head);
+            }
+            let (mode, crc) = (told("x-amz-checksum-mode"), told("x-amz-checksum-crc32"));
+            match asked.kind() {
+                "PUT" => {
+                    // The signature covers the body in any case.
+                    let digest = told("x-amz-content-sha256").expect("a digest");
+                    assert!(digest.len() == 64, "{digest}");
+                    assert_eq!(crc.is_some(), bears, "{setting:?}: {}", asked.head);
+                    assert_eq!(told("x-amz-sdk-checksum-algorithm").is_some(), bears);
+                    let path = asked.target.split('?').next().expect("a path");
+                    let stored = objects.iter().find(|(key, _)| path.ends_with(key.as_str()));
+                    if let (Some(crc), Some((key, file))) = (crc, stored) {
+                        assert_eq!(crc, crc32(&std::fs::read(file).expect("an object")), "{key}");
+                        compared += 1;
+                    }
+                }
+                "GET" => assert_eq!(mode.is_some(), bears, "{setting:?}: {}", asked.head),
+                _ => assert_eq!((mode, crc), (None, None), "{setting:?}: {}", asked.head),
+            }
+        }
+        assert!(proxy.count("GET") > 0 && proxy.count("PUT") > 8, "{setting:?}");
+        assert_eq!(compared > 8, bears, "{setting:?}: {compared}");
+    }
+}
+
 #[test]
 fn what_is_wrong_with_the_way_to_the_store_is_told() {
     let database = Server::older().database("wrong");
@@ -372,18 +429,49 @@ fn memory_stays_bounded_when_the_store_is_slower_than_the_dump() {
     let seconds = start.elapsed().as_secs();
     assert!(seconds > 5, "the store was not the slower one: {seconds} s");
     assert!(peak < 180, "{peak} MiB at most, {stored} MiB stored in {seconds} s");
-    // docs/operations.md tells it.
-    let count = |kind: &str| proxy.count(kind);
-    println!(
-        "peak {peak} MiB, {} MB in {} chunks, {stored} MiB stored in {seconds} s; with `init`: \
-         {} puts, {} gets, {} lists, {} deletes",
-        document["source_bytes"].as_u64().expect("a size") / 1_000_000,
-        document["chunks_total"],
-        count("PUT"),
-        count("GET"),
-        count("LIST"),
-        count("DELETE"),
+    let number = |key: &str| document[key].as_u64().expect("a number");
+    let [megabytes, chunks] = [number("source_bytes") / 1_000_000, number("chunks_total")];
+    let [puts, gets, lists, deletes] =
+        ["PUT", "GET", "LIST", "DELETE"].map(|kind| proxy.count(kind) as u64);
+    let told = format!(
+        "peak {peak} MiB; {megabytes} MB in {chunks} chunks, {stored} MiB stored in {seconds} s; with `init`: \
+         {puts} puts, {gets} gets, {lists} lists, {deletes} deletes"
     );
+    println!("{told}");
+    // Where a dump is cut follows from its bytes, and those from the server's version and the time of day.
+    let documented = documented_costs();
+    let about = |told: u64, now: u64| told.abs_diff(now) <= told / 10;
+    assert!(about(documented.megabytes, megabytes) && about(documented.chunks, chunks), "{told}");
+    assert!(about(documented.stored, stored), "{told}");
+    assert_eq!(documented.puts - documented.chunks, puts - chunks, "{told}");
+    assert_eq!((documented.gets, documented.deletes), (gets, deletes), "{told}");
+    // Hardly ever does no name of a chunk begin with one of the digits.
+    assert!((documented.lists - 1..=documented.lists).contains(&lists), "{told}");
+}
+
+/// What docs/operations.md says that `init` and a first snapshot cost.
+struct Costs {
+    megabytes: u64,
+    chunks: u64,
+    stored: u64,
+    puts: u64,
+    gets: u64,
+    lists: u64,
+    deletes: u64,
+}
+
+fn documented_costs() -> Costs {
+    let docs = include_str!("../../docs/operations.md");
+    let (_, rest) = docs.split_once("**What it costs.**").expect("the paragraph");
+    let (sentence, _) = rest.split_once(" deletes").expect("its figures");
+    let figures: Vec<u64> = sentence
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [megabytes, chunks, stored, puts, gets, lists, deletes] = figures[..] else {
+        panic!("other figures than these: {figures:?}")
+    };
+    Costs { megabytes, chunks, stored, puts, gets, lists, deletes }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::server::quoted;
-use crate::support::{Cluster, Keeper, Server};
+use crate::support::{Cluster, Database, Keeper, Server};
 
 /// A host that never saw the repository: the kit in a file of its own, and no other key.
 fn bare_host(of: &Keeper) -> Keeper {
@@ -117,6 +117,64 @@ fn a_server_that_lacks_one_database_s_name_gets_none_of_them() {
     assert!(refused.stderr.contains(&hint), "{refused:?}");
     assert!(!target.has_database(&one.name));
     assert_eq!(target.psql(&two.name, "SELECT count(*) FROM mine").trim(), "0");
+}
+
+#[test]
+fn a_server_older_than_the_snapshot_is_refused_before_anything_is_made_on_it() {
+    let source = Server::newer().database("newer_than");
+    let owner = source.server.role("newer_owner", "secret");
+    source.shop(20).psql(&format!("ALTER TABLE orders OWNER TO {}", quoted(&owner.name)));
+    let mut keeper = Keeper::initialised(&source.url());
+    let id = keeper.snapshot_id();
+    let before = keeper.objects_but_events();
+    // Its programs are there, in either major, and so is room: the server's major alone is in the way.
+    let target = Server::older();
+    let (own, to) = (source.name.clone(), target.url("postgres"));
+    let (newer, older) = (source.server.major, target.major);
+    let told = format!("of PostgreSQL {newer}, and the target is PostgreSQL {older}");
+    let hint = format!("hint: restore to a server of PostgreSQL {newer} or newer");
+    let refused = |ways: &[&[&str]], to: &str| {
+        for way in ways {
+            let restore = keeper.pgkeep(["restore", "--to", to]).args(*way);
+            let output = restore.run().expect_failure(4, &[&told]);
+            assert!(output.stderr.contains(&hint), "{way:?}: {}", output.stderr);
+            assert_eq!(keeper.leftovers(), [""; 0], "{way:?}");
+        }
+        assert_eq!(keeper.listed(), [id.as_str()], "not even a safety snapshot");
+        assert_eq!(keeper.objects_but_events(), before);
+        let roles = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{}'", owner.name);
+        assert_eq!(target.psql("postgres", &roles), "0");
+    };
+    let copy = format!("{own}_copy");
+    let to_a_free_name: [&[&str]; 6] = [
+        &[],
+        &["--dry-run"],
+        &["--as", &copy],
+        &["--roles", "create"],
+        &["--no-owner", "--table", "orders"],
+        &["--all"],
+    ];
+    refused(&to_a_free_name, &to);
+    assert_eq!(target.databases_like(&own), [""; 0]);
+
+    target.psql("postgres", &format!("CREATE DATABASE {}", quoted(&own)));
+    let live = Database { server: target.clone(), name: own.clone() };
+    live.psql("CREATE TABLE mine AS SELECT 1 AS a");
+    let contents = live.contents();
+    refused(&[&["--replace", "--yes"], &["--in-place", "--yes", "--roles", "create"]], &live.url());
+    assert_eq!(live.contents(), contents);
+    assert_eq!(target.databases_like(&own), [own.as_str()]);
+
+    // Nor does such a server stand in for a scratch cluster.
+    keeper.set("PGKEEP__CLUSTERS__MAIN__VERIFY__SCRATCH", &to);
+    let verified = keeper
+        .pgkeep(["verify"])
+        .run()
+        .expect_failure(4, &[&format!("is of PostgreSQL {newer}, and")]);
+    assert!(verified.stderr.contains(&format!("install PostgreSQL {newer}'s server programs")));
+    assert_eq!(keeper.list()[0]["verification"], Value::Null);
+    let scratch = target.databases_like("pgkeep_scratch_");
+    assert!(!scratch.iter().any(|name| name.contains(&own)), "{scratch:?}");
 }
 
 #[test]

@@ -64,10 +64,7 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connected, ServiceFau
 
     // The store's alone: who hands out credentials is asked where AWS programs ask.
     let custom = options.endpoint.clone().or_else(|| shared.endpoint_url().map(str::to_owned));
-    let checksums = options.checksums.unwrap_or(match custom {
-        Some(_) => Checksums::WhenRequired,
-        None => Checksums::WhenSupported,
-    });
+    let checksums = options.checksums_for(custom.is_some());
     let (request, response) = match checksums {
         Checksums::WhenSupported => {
             (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported)

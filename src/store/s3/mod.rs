@@ -16,7 +16,8 @@
 //!
 //! **Time:** each attempt has a deadline for the next sign of life and a total one that follows from what is
 //! on the line: the kernel takes a body at once and does not tell how far it has got, so a put is given the
-//! time that all puts of the moment need on a slow line, and twice that when it is tried again. Each call is tried again with growing, scattered pauses for [`Limits::retry_for`] since its last
+//! time that all puts of the moment need on a slow line, and twice that when it is tried again. A body that comes more
+//! slowly than that is read on from where it was, with twice the time, and counts as no progress. Each call is tried again with growing, scattered pauses for [`Limits::retry_for`] since its last
 //! progress. Calls beyond [`Limits::calls`] wait for their turn.
 
 mod client;
@@ -196,11 +197,25 @@ impl S3Store {
         let Limits { calls, .. } = self.options.limits;
         // As many gets may share the line; what comes is seen to come, so this is a mere backstop.
         let left = (partial.total - partial.bytes.len() as u64).saturating_mul(calls as u64);
-        within(self.options.limits.total(left, failures), self.read(body, partial)).await?
+        self.read(self.options.limits.total(left, failures), body, partial).await
+    }
+
+    /// Takes the body, all of it within `limit`: one that drips keeps every shorter deadline.
+    async fn read(
+        &self,
+        limit: Duration,
+        body: ByteStream,
+        partial: &mut Partial,
+    ) -> Result<(), Trouble> {
+        if let Ok(read) = tokio::time::timeout(limit, self.read_on(body, partial)).await {
+            return read;
+        }
+        let (have, total) = (partial.bytes.len() as u64, partial.total);
+        Err(Trouble::Fault(ServiceFault::Slow { have, total, within: limit }, Again::Yes))
     }
 
     /// Takes the body piece by piece, each within the idle deadline.
-    async fn read(&self, mut body: ByteStream, partial: &mut Partial) -> Result<(), Trouble> {
+    async fn read_on(&self, mut body: ByteStream, partial: &mut Partial) -> Result<(), Trouble> {
         let again = |fault| Trouble::Fault(fault, Again::Yes);
         while let Some(piece) = within(self.options.limits.idle, body.next()).await? {
             let piece = piece.map_err(|error| again(ServiceFault::Lost(innermost(&error))))?;
@@ -333,7 +348,9 @@ impl ObjectStore for S3Store {
                 Ok(()) => return Ok(partial.bytes.freeze()),
                 Err(Trouble::NotFound) => return Err(StoreError::NotFound(key.clone())),
                 Err(trouble) => {
-                    if partial.bytes.len() > before {
+                    // What comes too slowly for the total deadline is not to renew patience for ever.
+                    let slow = matches!(trouble, Trouble::Fault(ServiceFault::Slow { .. }, _));
+                    if partial.bytes.len() > before && !slow {
                         retry.progressed();
                     }
                     let (fault, again) = unexpected(trouble);

@@ -126,6 +126,12 @@ impl S3Options {
         if prefix.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") }
     }
 
+    /// The checksums that requests bear, where it is known whether the service is another than Amazon's own.
+    pub(super) fn checksums_for(&self, other_service: bool) -> Checksums {
+        let usual = if other_service { Checksums::WhenRequired } else { Checksums::WhenSupported };
+        self.checksums.unwrap_or(usual)
+    }
+
     /// The name in the bucket of what is called `key` here.
     pub(super) fn full(&self, key: &str) -> String {
         if self.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.prefix) }
@@ -143,6 +149,17 @@ mod tests {
         assert!(limits.total(48 << 20, 0) > Duration::from_mins(4));
         assert!(limits.total(48 << 20, 1) > Duration::from_mins(7));
         assert_eq!(limits.total(1 << 20, 4), limits.total(1 << 20, 40));
+    }
+
+    #[test]
+    fn amazon_s_own_service_gets_checksums_unless_they_are_turned_off() {
+        let mut options = S3Options::new("b", "");
+        assert_eq!(options.checksums_for(false), Checksums::WhenSupported);
+        assert_eq!(options.checksums_for(true), Checksums::WhenRequired);
+        for set in [Checksums::WhenSupported, Checksums::WhenRequired] {
+            options.checksums = Some(set);
+            assert_eq!((options.checksums_for(false), options.checksums_for(true)), (set, set));
+        }
     }
 
     #[test]

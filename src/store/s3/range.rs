@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::client::Connected;
 use super::judge::Request;
 use super::retry::{Again, Trouble};
-use super::{Partial, S3Store, failed, unexpected, within};
+use super::{Partial, S3Store, failed, unexpected};
 use crate::domain::key::ObjectKey;
 use crate::store::StoreError;
 use crate::store::service::ServiceFault;
@@ -68,7 +68,6 @@ async fn once(
         return Err(other("another one"));
     }
     let mut partial = Partial { total, ..Partial::default() };
-    let read = store.read(output.body, &mut partial);
-    within(store.options.limits.total(total, failures), read).await??;
+    store.read(store.options.limits.total(total, failures), output.body, &mut partial).await?;
     Ok(partial.bytes.freeze())
 }

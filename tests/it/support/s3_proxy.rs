@@ -53,6 +53,8 @@ pub(crate) enum Fault {
     Stall,
     /// Passed on; the answer's body comes in so many parts, with so long between them.
     Trickle(usize, Duration),
+    /// Passed on; the answer comes byte by byte from its first line on, with so long between them.
+    Drip(Duration),
     /// Passed on; the answer's body is changed (its length told rightly).
     Rewrite(Box<dyn Fn(String) -> String + Send>),
     /// Passed on; the answer is dated so.
@@ -250,6 +252,14 @@ fn connection(
                 output.write_all(head.as_bytes())?;
                 for part in body.chunks(body.len().div_ceil(parts).max(1)) {
                     output.write_all(part)?;
+                    output.flush()?;
+                    std::thread::sleep(pause);
+                }
+                body.len()
+            }
+            Fault::Drip(pause) => {
+                for byte in head.as_bytes().iter().chain(&body) {
+                    output.write_all(&[*byte])?;
                     output.flush()?;
                     std::thread::sleep(pause);
                 }
