@@ -1,8 +1,8 @@
 //! What to run: program, arguments, server, pipes.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -152,6 +152,7 @@ impl ChildSpec {
 
     pub(super) fn command_from(&self, path: Option<&OsStr>) -> Command {
         let stdbuf = path.filter(|_| self.buffered).and_then(|path| within(path, "stdbuf"));
+        let stdbuf = stdbuf.filter(|program| works(program));
         let mut command = match stdbuf {
             Some(stdbuf) => {
                 let mut command = Command::new(stdbuf);
@@ -170,6 +171,13 @@ impl ChildSpec {
         (self.stop_signal, self.grace) = (signal, grace);
         self
     }
+}
+
+/// It needs a library that lies beside it.
+fn works(stdbuf: &Path) -> bool {
+    let mut command = Command::new(stdbuf);
+    command.arg(format!("--output={BUFFERED}")).arg("true").stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|end| end.success())
 }
 
 fn within(path: &OsStr, program: &str) -> Option<PathBuf> {
