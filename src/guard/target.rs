@@ -53,10 +53,21 @@ pub(super) fn is_address_of(
     parse(text, sources).is_some_and(|own| is_same(guarded, &own))
 }
 
+/// Without what only drivers know: `jdbc:` before it, and their own names in the scheme (`postgresql+psycopg2`).
+pub(super) fn bare(address: &str) -> String {
+    let plain = address.strip_prefix("jdbc:").unwrap_or(address);
+    let parts =
+        plain.split_once("://").and_then(|(scheme, rest)| Some((scheme.split_once('+')?.0, rest)));
+    match parts {
+        Some((scheme @ ("postgres" | "postgresql"), rest)) => [scheme, "://", rest].concat(),
+        _ => plain.to_owned(),
+    }
+}
+
 /// Other programs know other parameters; those do not matter here.
 fn parse(address: &str, sources: &dyn ConnectionSources) -> Option<ConnectionInfo> {
-    let bare = address.strip_prefix("jdbc:").unwrap_or(address);
-    ConnectionInfo::parse(bare, sources).ok().or_else(|| {
+    let bare = bare(address);
+    ConnectionInfo::parse(&bare, sources).ok().or_else(|| {
         let (plain, _) = bare.split_once('?')?;
         ConnectionInfo::parse(plain, sources).ok()
     })

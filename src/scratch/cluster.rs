@@ -525,9 +525,17 @@ fn log_tail(directory: &Path) -> String {
     one_line(&String::from_utf8_lossy(&read().unwrap_or_default()))
 }
 
+/// Whether a line of a server's log gives a statement in its own words: they may hold passwords and what rows hold.
+fn holds_statement(line: &str) -> bool {
+    ["STATEMENT:  ", "QUERY:  ", "CONTEXT:  ", "DETAIL:  Failed process was running"]
+        .iter()
+        .any(|words| line.contains(words))
+}
+
 /// The last lines of a program's words as one, for an error that must be one line.
 fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines = text.lines().filter(|line| !line.starts_with('\t') && !holds_statement(line));
+    let lines: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
     let from = lines.len().saturating_sub(4);
     if lines.is_empty() { "it said nothing".to_owned() } else { lines[from..].join("; ") }
 }
@@ -588,5 +596,9 @@ mod tests {
     fn the_last_words_of_a_program_become_one_line() {
         assert_eq!(one_line("a\n\n b\nc\nd\ne\n"), "b; c; d; e");
         assert_eq!(one_line("\n"), "it said nothing");
+        let crashed = "a LOG:  server process was terminated by signal 9\n\
+            a DETAIL:  Failed process was running: ALTER ROLE app\n\tPASSWORD 'secret';\na LOG:  shutting down\n";
+        let told = "a LOG:  server process was terminated by signal 9; a LOG:  shutting down";
+        assert_eq!(one_line(crashed), told);
     }
 }

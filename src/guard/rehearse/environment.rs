@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::dotenv_pairs;
 use crate::domain::connection::{ConnectionInfo, ConnectionSources, Elsewhere};
 use crate::domain::migration::{ADDRESSES, ProjectFiles};
-use crate::guard::target::is_address_of;
+use crate::guard::target::{bare, is_address_of};
 
 /// Set whether they were or not.
 const ALWAYS: [&str; 2] = ["DATABASE_URL", "DIRECT_URL"];
@@ -34,6 +34,21 @@ const OF_PLACE: [&str; 20] = [
     "PGSSLSNI",
     "PGTARGETSESSIONATTRS",
     "PGSSLCOMPRESSION",
+];
+
+/// Those that lead to the copy by themselves, and two that say nothing of a place: none of them holds an address.
+const OF_LIBPQ: [&str; 11] = [
+    "PGAPPNAME",
+    "PGDATABASE",
+    "PGGSSENCMODE",
+    "PGHOST",
+    "PGOPTIONS",
+    "PGPASSFILE",
+    "PGPASSWORD",
+    "PGPORT",
+    "PGSERVICEFILE",
+    "PGSSLMODE",
+    "PGUSER",
 ];
 
 /// The copy, for a command.
@@ -87,7 +102,7 @@ pub(super) fn roles(
 ) -> Vec<String> {
     let of_address = |name: &str| {
         let address = variables.get(name).filter(|address| address.contains("://"))?;
-        Some(ConnectionInfo::parse(bare(address), sources).ok()?.user().to_owned())
+        Some(ConnectionInfo::parse(&bare(address), sources).ok()?.user().to_owned())
     };
     let mut found: Vec<String> = meant(variables, named, guarded, sources)
         .iter()
@@ -117,7 +132,7 @@ pub(super) fn pointed(
     let mut changes = Changes::new();
     for name in meant(variables, named, guarded, sources) {
         let address = variables.get(&name).map(String::as_str).unwrap_or_default();
-        let own = ConnectionInfo::parse(bare(address), sources).ok();
+        let own = ConnectionInfo::parse(&bare(address), sources).ok();
         let user = known(own.as_ref().filter(|_| !address.is_empty()).map(ConnectionInfo::user));
         let elsewhere = Elsewhere { host: "127.0.0.1", port, user: &user, password, database };
         let made = elsewhere.of(address).unwrap_or_else(|| elsewhere.plain(guarded.schema()));
@@ -161,14 +176,9 @@ fn meant(
         .filter(|(_, value)| value.contains("://") && is_address_of(guarded, value, sources));
     names.extend(others.map(|(name, _)| name.clone()));
     let mut seen = BTreeSet::new();
-    names.retain(|name| !name.starts_with("PG") || name.starts_with("PGKEEP_"));
+    names.retain(|name| !OF_LIBPQ.contains(&name.as_str()) && !OF_PLACE.contains(&name.as_str()));
     names.retain(|name| seen.insert(name.clone()));
     names
-}
-
-/// Without what only drivers know.
-fn bare(address: &str) -> &str {
-    address.strip_prefix("jdbc:").unwrap_or(address)
 }
 
 #[cfg(test)]
@@ -212,10 +222,11 @@ mod tests {
             ("REDIS_URL", "redis://db/0"),
             ("PGHOSTADDR", "10.0.0.1"),
             ("PGUSER", "other"),
+            ("PG_URL", "postgresql+psycopg2://app:secret@db/shop"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
-        let named = ["MY_URL".to_owned()];
+        let named = ["MY_URL", "PG_NAMED"].map(str::to_owned);
         let wanted = roles(&variables, &named, &guarded, &Nothing);
         assert_eq!(wanted, ["app", "gone", "keeper", "other"]);
         let there = ["app", "keeper"].map(str::to_owned);
@@ -228,6 +239,8 @@ mod tests {
         // What is not set names no schema by itself.
         let plain = format!("{}?schema=pets", address("app"));
         assert_eq!((told("DIRECT_URL"), told("MY_URL")), (Some(&*plain), Some(&*plain)));
+        assert_eq!(told("PG_NAMED"), Some(&*plain));
+        assert_eq!(told("PG_URL"), Some("postgresql+psycopg2://app:drawn@127.0.0.1:6000/shop"));
         // A role that is not there is stood in for.
         assert_eq!(told("OTHER_NAME"), Some("postgres://app:drawn@127.0.0.1:6000/shop"));
         assert_eq!(

@@ -28,11 +28,12 @@ const TABLE: &str = "
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname || '.' || c.relname = $1 AND c.relkind IN ('r', 'p')";
 
-/// Who waits for the session whose id is `$1`.
+/// Who waits for the session whose id is `$1`. VACUUM and ANALYZE may wait: no tool migrates with their lock.
 const WAITING: &str = "
     SELECT DISTINCT l.pid
       FROM pg_catalog.pg_locks l
      WHERE NOT l.granted AND l.locktype IN ('advisory', 'relation')
+       AND l.mode <> 'ShareUpdateExclusiveLock'
        AND l.database = (SELECT oid FROM pg_catalog.pg_database
                           WHERE datname = pg_catalog.current_database())
        AND $1 = ANY (pg_catalog.pg_blocking_pids(l.pid))";

@@ -235,7 +235,10 @@ struct Ready {
     changes: Changes,
     before: Sight,
     flaws: Flaws,
+    /// Of the live database.
     histories: Vec<State>,
+    /// Whether the copy's are others: then it would be other migrations that are rehearsed, or none.
+    is_behind: bool,
     fence: Fence,
 }
 
@@ -255,9 +258,13 @@ impl Stage<'_> {
     ) -> Result<Rehearsal, RehearseError> {
         let Self { rehearsing, options, copy, .. } = *self;
         let ready = self.unless_cancelled(Box::pin(self.prepare(&likeness.limits))).await?;
-        let Ready { changes, before, flaws, histories, fence } = ready;
+        let Ready { changes, before, flaws, histories, is_behind, fence } = ready;
         // It ends the command by itself when it is cancelled.
         let Worked { ended, seen, mut elsewhere } = self.work(&changes, fence).await?;
+        if is_behind {
+            let told = "the copy's history of migrations is not the live database's: rehearse with `--fresh`";
+            elsewhere.push(told.to_owned());
+        }
         if copy.visits()? == 0 {
             elsewhere.push(
                 "the command never connected to the copy: does it take its address from elsewhere?"
@@ -315,6 +322,7 @@ impl Stage<'_> {
         let session = Session::connect(copy.connection(), "rehearse").await?;
         let before = sight::look(&session).await?;
         let flaws = Flaws::of(&session).await?;
+        let of_copy = self.histories_in(&session).await?;
         // The command may drop the database.
         drop(session);
         // Not for pgkeep's own sessions, as far as these take long.
@@ -326,10 +334,11 @@ impl Stage<'_> {
         server.batch("SELECT pg_catalog.pg_reload_conf()").await?;
         drop(server);
         let histories = self.histories().await?;
+        let is_behind = moved(&of_copy, &histories);
         observer.step("fencing", database);
         let live = rehearsing.live();
         let fence = Fence::raise(&live, &histories, options.wait, observer).await?;
-        Ok(Ready { changes, before, flaws, histories, fence })
+        Ok(Ready { changes, before, flaws, histories, is_behind, fence })
     }
 
     /// Makes the roles that the command logs in as; what leads it to the copy.
@@ -348,11 +357,15 @@ impl Stage<'_> {
 
     /// How the tools' histories stand in the live database.
     async fn histories(&self) -> Result<Vec<State>, RehearseError> {
-        let project = Project::at(self.rehearsing.directory);
-        let Understood { command, schema, .. } = self.understood;
         // Somebody may have ended a session that waited so long.
         let session = Session::connect(&self.rehearsing.live(), "rehearse").await?;
-        Ok(history::states(&session, command, schema.as_deref(), &project).await?)
+        self.histories_in(&session).await
+    }
+
+    async fn histories_in(&self, session: &Session) -> Result<Vec<State>, RehearseError> {
+        let project = Project::at(self.rehearsing.directory);
+        let Understood { command, schema, .. } = self.understood;
+        Ok(history::states(session, command, schema.as_deref(), &project).await?)
     }
 
     /// Runs the command, and looks at its locks and at the fence meanwhile.
@@ -429,6 +442,11 @@ impl Stage<'_> {
         let (major, of_source) = (self.copy.major(), self.source.major());
         if major != of_source {
             differs.insert(0, format!("PostgreSQL {major} in place of {of_source}"));
+        }
+        let without = entry.manifest.excluded_table_data.join(", ");
+        if !without.is_empty() {
+            differs
+                .push(format!("without the rows of {without}: what they would lose is not seen"));
         }
         let database = self.copy.connection().database();
         if database != entry.manifest.database {

@@ -35,9 +35,15 @@ pub(super) fn name_a_server(command: &[String]) -> bool {
     })
 }
 
-/// A program of a script that runs others elsewhere.
+/// A program that runs others elsewhere, or without our variables.
 pub(super) fn forwarder(command: &[String]) -> Option<&str> {
-    const PROGRAMS: [&str; 6] = ["docker", "docker-compose", "kubectl", "nerdctl", "podman", "ssh"];
+    const PROGRAMS: [&str; 9] =
+        ["docker", "docker-compose", "kubectl", "nerdctl", "podman", "ssh", "doas", "su", "sudo"];
+    if let Some(first) = command.first().map(|word| file_name(word))
+        && PROGRAMS.contains(&first)
+    {
+        return Some(first);
+    }
     // A word with blanks is a script; another one that is called so may be anything.
     let scripts: Vec<&str> =
         command.iter().map(String::as_str).filter(|word| word.contains(' ')).collect();
@@ -103,5 +109,6 @@ mod tests {
         assert_eq!(forwarder(&words(&["sh", "-c", "set -e; ssh db ./migrate"])), Some("ssh"));
         assert_eq!(forwarder(&words(&["sh", "-c", "./migrate docker"])), Some("docker"));
         assert_eq!(forwarder(&words(&["./migrate", "docker"])), None);
+        assert_eq!(forwarder(&words(&["/usr/bin/sudo", "./migrate"])), Some("sudo"));
     }
 }

@@ -45,6 +45,49 @@ fn a_command_that_goes_to_the_live_database_is_ended_there_and_changes_nothing()
     }
 }
 
+/// A snapshot from before a migration that is applied, or from before one that was taken back, would have others rehearsed.
+#[test]
+fn a_copy_whose_history_is_not_the_live_one_gives_no_verdict() {
+    let (database, keeper) = shop(&Server::newer(), "behind");
+    database.psql(TOOL);
+    keeper.snapshot();
+    database.psql("INSERT INTO schema_migrations VALUES ('20240201000000')");
+    let script = sql("ALTER TABLE orders ADD COLUMN paid boolean");
+    let output = rehearsed(&keeper, &[], &script).run();
+    let report = output.expect_failure(10, &["gives no verdict", "--fresh"]).json();
+    assert_eq!(report["verdict"], "none");
+    let report = rehearsed(&keeper, &["--fresh"], &script).run().expect_code(0).json();
+    assert_eq!(report["verdict"], "passed");
+}
+
+/// Whoever keeps the tables in order only waits.
+#[test]
+fn a_vacuum_of_the_live_database_waits_until_the_rehearsal_is_over() {
+    let (database, keeper) = shop(&Server::newer(), "vacuum");
+    database.psql(TOOL);
+    keeper.snapshot();
+    let go_on = keeper.work().join("go_on");
+    let script = format!("{}; while ! test -e go_on; do sleep 0.05; done", sql("SELECT 'fenced'"));
+    let running = rehearsed(&keeper, &[], &script).spawn();
+    eventually("the command is at work", Duration::from_mins(1), || {
+        running.stderr().contains("fenced")
+    });
+    let mut vacuum = database.server.program("psql", &database.name);
+    let vacuum = vacuum.args(["-qX", "-c", "VACUUM schema_migrations"]).spawn();
+    let mut vacuum = vacuum.expect("psql runs");
+    eventually("it waits", Duration::from_mins(1), || {
+        let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'schema_migrations'::regclass AND NOT granted";
+        database.psql(waits) == "1"
+    });
+    // Ten looks of the fence.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(vacuum.try_wait().expect("a child").is_none());
+    std::fs::write(go_on, "").expect("a file");
+    let report = running.wait().expect_code(0).json();
+    assert_eq!(report["verdict"], "passed");
+    assert!(vacuum.wait().expect("it ends").success());
+}
+
 #[test]
 fn a_command_that_was_never_there_gets_no_verdict_however_well_it_ends() {
     let (_database, keeper) = shop(&Server::newer(), "absent");
