@@ -48,7 +48,7 @@ mod golden;
 #[cfg(test)]
 mod interleavings;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod walk;
 

@@ -77,7 +77,7 @@ pub(super) fn spec() -> BackupSpec {
 }
 
 /// What a manifest says of a database of which nothing is known.
-pub(super) fn description() -> Description {
+pub(crate) fn description() -> Description {
     Description {
         trigger: Trigger::Manual,
         labels: BTreeMap::new(),

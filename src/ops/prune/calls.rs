@@ -1,6 +1,5 @@
 //! What a prune asks of its store: `docs/performance.md` states it, and this counts it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,11 +18,12 @@ use crate::codec::writer_key::WriterKey;
 use crate::domain::ambient::Ambient;
 use crate::domain::audit::Actor;
 use crate::domain::id::{ClusterName, EpochId};
-use crate::domain::manifest::{BackupKind, PartKind, Trigger, Versions};
+use crate::domain::manifest::{BackupKind, PartKind};
 use crate::domain::observer::Silent;
 use crate::domain::retention::RetentionPolicy;
-use crate::repo::backup::{BackupSpec, Description};
+use crate::repo::backup::BackupSpec;
 use crate::repo::chunks::PlainChunk;
+use crate::repo::test_support::description;
 use crate::repo::workers::Workers;
 use crate::repo::{Keys, Repository};
 use crate::store::faulty::{Fault, FaultyStore, Op};
@@ -72,25 +72,21 @@ async fn backup(repository: &Repository, numbers: std::ops::Range<u32>) {
     let chunks = stream::iter(numbers.map(chunk));
     let written = backup.write_part(PartKind::Archive, "archive", chunks, &Silent).await;
     written.expect("it is written");
-    let description = Description {
-        trigger: Trigger::Manual,
-        labels: BTreeMap::new(),
-        versions: Versions {
-            server_version_num: 150_000,
-            server_version: "15.0".to_owned(),
-            pg_dump: String::new(),
-            pgkeep: String::new(),
-        },
-        system_identifier: None,
-        timeline: None,
-        lsn: None,
-        excluded_table_data: Vec::new(),
-        rows: Vec::new(),
-        inventory: b"{}".to_vec(),
-        pinned: false,
-        run: None,
-    };
-    backup.commit(description).await.expect("it is committed");
+    backup.commit(description()).await.expect("it is committed");
+}
+
+/// Of a host that may write and delete, in a repository in plaintext.
+pub(super) fn keys() -> Keys {
+    Keys {
+        writer: Some(WriterKey {
+            epoch: EpochId::new(1),
+            chunk_key: ChunkKey::from_bytes([1; 32]),
+            signing: SigningKey::generate(&[2; SigningKey::BYTES]),
+        }),
+        sealer: Some(Sealer::insecure_plaintext(1)),
+        insecure_plaintext: true,
+        ..Keys::default()
+    }
 }
 
 /// What a prune asked for.
@@ -105,16 +101,7 @@ struct Calls {
 
 /// Of the prune that removes one backup and the so many chunks that only it has, of a repository that keeps another one.
 async fn calls_to_remove(chunks: u32) -> Calls {
-    let keys = Keys {
-        writer: Some(WriterKey {
-            epoch: EpochId::new(1),
-            chunk_key: ChunkKey::from_bytes([1; 32]),
-            signing: SigningKey::generate(&[2; SigningKey::BYTES]),
-        }),
-        sealer: Some(Sealer::insecure_plaintext(1)),
-        insecure_plaintext: true,
-        ..Keys::default()
-    };
+    let keys = keys();
     let (memory, ambient) = (Arc::new(MemoryStore::new()), Arc::new(World::default()));
     let chunking = ChunkParams::default();
     let made = Repository::create(

@@ -226,15 +226,9 @@ mod tests {
 
     use super::*;
     use crate::codec::cut::ChunkParams;
-    use crate::codec::hash::ChunkKey;
-    use crate::codec::seal::Sealer;
-    use crate::codec::sign::SigningKey;
-    use crate::codec::writer_key::WriterKey;
     use crate::domain::ambient::Ambient;
-    use crate::domain::id::EpochId;
     use crate::domain::key::ObjectKey;
     use crate::domain::observer::Silent;
-    use crate::repo::Keys;
     use crate::repo::workers::Workers;
     use crate::store::memory::MemoryStore;
     use crate::store::{ObjectMeta, ObjectStore, StoreError};
@@ -286,16 +280,7 @@ mod tests {
     }
 
     async fn pruned(ahead_seconds: i64) -> Result<PruneReport, PruneError> {
-        let keys = Keys {
-            writer: Some(WriterKey {
-                epoch: EpochId::new(1),
-                chunk_key: ChunkKey::from_bytes([1; 32]),
-                signing: SigningKey::generate(&[2; SigningKey::BYTES]),
-            }),
-            sealer: Some(Sealer::insecure_plaintext(1)),
-            insecure_plaintext: true,
-            ..Keys::default()
-        };
+        let keys = calls::keys();
         let store = Arc::new(Elsewhere(MemoryStore::new(), ahead_seconds));
         let (chunking, workers) = (ChunkParams::default(), Workers::Inline);
         let made = Repository::create(store, keys, chunking, workers, Arc::new(World)).await;
