@@ -10,34 +10,45 @@ pub(super) struct DotenvError(pub(super) usize);
 
 /// The pairs in the order of the file; the last of one name wins with the caller.
 pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, DotenvError> {
-    let text = text.trim_start_matches('\u{feff}');
-    let mut pairs = Vec::new();
-    let mut at = 0;
-    while at < text.len() {
-        let line_number = text[..at].matches('\n').count() + 1;
-        let refused = || DotenvError(line_number);
-        let end = text[at..].find('\n').map_or(text.len(), |found| at + found);
-        let line = text[at..end].trim();
-        if line.is_empty() || line.starts_with('#') {
-            at = end + 1;
-            continue;
-        }
-        let equals = at + text[at..end].find('=').ok_or_else(refused)?;
-        let name = text[at..equals].trim();
-        let name = name.strip_prefix("export ").map_or(name, str::trim);
-        if !is_name(name) {
-            return Err(refused());
-        }
-        let (value, next) = value(text, equals + 1).ok_or_else(refused)?;
-        pairs.push((name.to_owned(), value));
-        at = next;
-    }
-    Ok(pairs)
+    pairs(text).collect()
 }
 
-/// The pairs of a project's own file; none where it is not understood.
+/// The pairs of a project's own file, which other programs read with rules of their own: what is not understood is passed
+/// over.
 pub fn pairs_of(text: &str) -> Vec<(String, String)> {
-    parse(text).unwrap_or_default()
+    pairs(text).filter_map(Result::ok).collect()
+}
+
+/// Pair by pair; after a line that makes no sense it goes on with the next.
+fn pairs(text: &str) -> impl Iterator<Item = Result<(String, String), DotenvError>> + '_ {
+    let text = text.trim_start_matches('\u{feff}');
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at < text.len() {
+            let start = at;
+            let end = text[start..].find('\n').map_or(text.len(), |found| start + found);
+            at = end + 1;
+            let line = text[start..end].trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let Some((pair, next)) = pair(text, start, end) else {
+                return Some(Err(DotenvError(text[..start].matches('\n').count() + 1)));
+            };
+            at = next;
+            return Some(Ok(pair));
+        }
+        None
+    })
+}
+
+/// The pair whose line lies there, and where the next line begins.
+fn pair(text: &str, start: usize, end: usize) -> Option<((String, String), usize)> {
+    let equals = start + text[start..end].find('=')?;
+    let name = text[start..equals].trim();
+    let name = name.strip_prefix("export ").map_or(name, str::trim);
+    let (value, next) = is_name(name).then(|| value(text, equals + 1))??;
+    Some(((name.to_owned(), value), next))
 }
 
 fn is_name(text: &str) -> bool {

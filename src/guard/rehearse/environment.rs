@@ -192,7 +192,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(root.path().join("prisma")).expect("a directory");
         let file = |name: &str, text: &str| std::fs::write(root.path().join(name), text);
-        file(".env", "A=file\nOWN_URL='postgres://app:s@db/shop?schema=x'\nOWN_URL_2=postgres://app@db/other\n")
+        file(".env", "A=file\nnot-a-name=x\nnonsense\nOWN_URL='postgres://app:s@db/shop?schema=x'\nOWN_URL_2=postgres://app@db/other\n")
             .expect("a file");
         file("prisma/.env", "export B=\"deeper\"\nA=deepest\n").expect("a file");
         let set = [("C".to_owned(), "set".to_owned()), ("B".to_owned(), "set".to_owned())].into();

@@ -5,7 +5,7 @@
 const OF_OTHERS: [&str; 2] = ["shadow", "dev-url"];
 
 /// Variables that a word may set.
-const OF_PLACE: [&str; 4] = ["PGHOST=", "PGHOSTADDR=", "PGSERVICE=", "PGPASSFILE="];
+const OF_PLACE: [&str; 5] = ["PGHOST=", "PGHOSTADDR=", "PGPORT=", "PGSERVICE=", "PGPASSFILE="];
 
 /// Client programs that take a server as flags.
 const CLIENTS: [&str; 8] =
@@ -28,10 +28,18 @@ pub(super) fn name_a_server(command: &[String]) -> bool {
     }
     let pieces = pieces(&words);
     let has_client = pieces.iter().any(|piece| CLIENTS.contains(&file_name(piece)));
-    pieces.iter().any(|piece| {
-        let flag = *piece == "-h" || *piece == "--host" || piece.starts_with("--host=");
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    pieces.iter().enumerate().any(|(at, piece)| {
+        let flag = ["-h", "--host", "--port"].contains(piece)
+            || piece.starts_with("--host=")
+            || piece.starts_with("--port=");
         let glued = piece.starts_with("-h") && piece.len() > 2 && !piece.starts_with("-help");
-        has_client && (flag || glued) || OF_PLACE.iter().any(|name| piece.starts_with(name))
+        // `mkdir -p` in the same script means no port.
+        let port = piece.strip_prefix("-p").is_some_and(|rest| {
+            let next = pieces.get(at + 1).filter(|_| rest.is_empty());
+            digits(next.unwrap_or(&rest))
+        });
+        has_client && (flag || glued || port) || OF_PLACE.iter().any(|name| piece.starts_with(name))
     })
 }
 
@@ -88,6 +96,9 @@ mod tests {
             &["sh", "-c", "cd x && /usr/bin/psql --host=db"],
             &["sh", "-c", "PGHOST=db ./migrate"],
             &["env", "PGSERVICE=live", "./migrate"],
+            &["psql", "-p", "5432", "-f", "x.sql"],
+            &["sh", "-c", "psql -p5432 -f x.sql"],
+            &["env", "PGPORT=5432", "./migrate"],
             &["goose", "postgres", "host=db user=u dbname=shop", "up"],
         ] {
             assert!(name_a_server(&words(command)), "{command:?}");
@@ -98,6 +109,7 @@ mod tests {
             &["atlas", "schema", "apply", "--dev-url", "postgres://u@dev/scratch"],
             &["atlas", "schema", "apply", "--dev-url=postgres://u@dev/scratch"],
             &["psql", "-f", "postgres.sql"],
+            &["sh", "-c", "mkdir -p out && psql -f x.sql"],
             &["./migrate", "-h"],
         ] {
             assert!(!name_a_server(&words(command)), "{command:?}");
