@@ -105,7 +105,10 @@ fn what_held_data_and_is_dropped_is_told_with_its_count_and_can_fail_it() {
 
 #[test]
 fn locks_and_rewrites_beyond_their_limits_fail_it_and_what_is_half_done_is_a_warning() {
-    let (_database, keeper) = shop(&Server::newer(), "locks");
+    let (database, keeper) = shop(&Server::newer(), "locks");
+    // One whose partitions are not locked with it.
+    database.psql("CREATE TABLE visits (at date) PARTITION BY RANGE (at)");
+    keeper.snapshot();
     let path = keeper.home().join("pgkeep.toml");
     let mut text = std::fs::read_to_string(&path).expect("the configuration");
     text.push_str(
@@ -115,6 +118,7 @@ fn locks_and_rewrites_beyond_their_limits_fail_it_and_what_is_half_done_is_a_war
     std::fs::write(&path, text).expect("written");
     let script = sql(
         "BEGIN; ALTER TABLE orders ALTER id TYPE numeric; LOCK TABLE customers IN ACCESS SHARE MODE; \
+         LOCK TABLE ONLY visits IN SHARE MODE; \
          SELECT pg_sleep(0.6); COMMIT; \
          ALTER TABLE orders ADD CONSTRAINT cheap CHECK (total < 1) NOT VALID",
     );
@@ -124,6 +128,10 @@ fn locks_and_rewrites_beyond_their_limits_fail_it_and_what_is_half_done_is_a_war
         report["reasons"].as_array().expect("reasons").iter().filter_map(Value::as_str).collect();
     assert!(
         reasons.iter().any(|one| one.starts_with("AccessExclusiveLock on public.orders was held")),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons.iter().any(|one| one.starts_with("ShareLock on public.visits was held")),
         "{reasons:?}"
     );
     assert!(reasons.iter().any(|one| one.starts_with("public.orders is rewritten")), "{reasons:?}");

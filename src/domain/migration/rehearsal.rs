@@ -122,7 +122,9 @@ pub struct SeenColumn {
 pub struct Seen {
     /// `schema.relation`.
     pub name: String,
-    /// None of an index.
+    /// Whether it is no index: a table, partitioned or not, or a materialized view.
+    pub is_table: bool,
+    /// None of an index, and of a partitioned table, whose partitions have them.
     pub rows: Option<u64>,
     /// Its file.
     pub file: u32,
@@ -135,7 +137,7 @@ pub struct Seen {
 /// All relations of a database by oid, which a rename keeps, and the types that were made for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sight {
-    /// Tables, materialized views, indexes.
+    /// Tables, partitioned ones too, materialized views, indexes.
     pub relations: BTreeMap<u32, Seen>,
     /// `schema.type`.
     pub types: BTreeMap<u32, String>,
@@ -391,6 +393,7 @@ mod tests {
         };
         Seen {
             name: name.to_owned(),
+            is_table: true,
             rows: Some(rows),
             file: 1,
             size_bytes: 8192,

@@ -87,7 +87,7 @@ impl Seen {
     pub(super) fn of_tables(&self, before: &Sight) -> Vec<TableLock> {
         let mut told = Vec::new();
         for (oid, seen) in &before.relations {
-            if seen.rows.is_none() {
+            if !seen.is_table {
                 continue;
             }
             let own = self.runs.range((*oid, 0)..=(*oid, usize::MAX)).rev();
@@ -137,6 +137,7 @@ mod tests {
         }
         let table = rehearsal::Seen {
             name: "s.pet".to_owned(),
+            is_table: true,
             rows: Some(1),
             file: 1,
             size_bytes: 1,

@@ -15,9 +15,9 @@ const RELATIONS: &str = "
     SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
            coalesce(pg_catalog.pg_relation_filenode(c.oid), 0::oid),
            coalesce(pg_catalog.pg_table_size(c.oid), 0),
-           c.relkind = 'r' OR (c.relkind = 'm' AND c.relispopulated)
+           c.relkind = 'r' OR (c.relkind = 'm' AND c.relispopulated), c.relkind <> 'i'
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relkind IN ('r', 'm', 'i') AND c.relpersistence <> 't'
+     WHERE c.relkind IN ('r', 'm', 'i', 'p') AND c.relpersistence <> 't'
        AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
      ORDER BY 1";
 
@@ -63,6 +63,7 @@ pub(super) async fn look(session: &Session) -> Result<Sight, PostgresError> {
         }
         let seen = Seen {
             name: format!("{schema}.{name}"),
+            is_table: row.try_get(7)?,
             rows: None,
             file: row.try_get(4)?,
             size_bytes: size.unsigned_abs(),
