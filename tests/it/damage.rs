@@ -86,12 +86,13 @@ fn damage_in_a_bucket_is_told_as_in_a_directory() {
     let (chunk, other) = (&scene.chunks[0], std::fs::read(&scene.chunks[1]).expect("a chunk"));
     let signature = PathBuf::from(format!("{}.minisig", scene.manifest.display()));
     let (_, keys) = scene.keeper.objects_under("keys/").remove(0);
+    let foreign = signed_by_another_key(&scene);
     let half = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
     let flip = |bytes: &mut Vec<u8>| {
         let at = bytes.len() / 2;
         bytes[at] ^= 1;
     };
-    let cases: [(&str, &Path, Option<Alter<'_>>, i32); 8] = [
+    let cases: [(&str, &Path, Option<Alter<'_>>, i32); 9] = [
         ("a missing chunk", chunk, None, 3),
         ("a truncated chunk", chunk, Some(&half), 3),
         ("a flipped bit", chunk, Some(&flip), 3),
@@ -99,6 +100,7 @@ fn damage_in_a_bucket_is_told_as_in_a_directory() {
         ("an edited manifest", &scene.manifest, Some(&flip), 7),
         ("a truncated manifest", &scene.manifest, Some(&half), 7),
         ("no signature", &signature, None, 7),
+        ("a signature by another key", &signature, Some(&|bytes| foreign.clone_into(bytes)), 7),
         ("other keys", &keys, Some(&flip), 7),
     ];
     for (what, path, alter, code) in cases {
@@ -179,20 +181,23 @@ fn a_manifest_without_its_signature_is_not_trusted() {
     scene.refused(7, &["sign"]);
 }
 
+/// A signature of the manifest that is good in itself, by a key that the keeper does not know.
+fn signed_by_another_key(scene: &Scene) -> Vec<u8> {
+    let work = scene.keeper.work().display().to_string();
+    let manifest = scene.manifest.display();
+    let made = format!(
+        "minisign -G -W -p {work}/pub -s {work}/sec >/dev/null && \
+         minisign -S -s {work}/sec -m '{manifest}' -x {work}/foreign.minisig >/dev/null"
+    );
+    scene.keeper.shell(&made).run().expect_code(0);
+    std::fs::read(format!("{work}/foreign.minisig")).expect("a signature")
+}
+
 #[test]
 fn a_manifest_signed_by_another_key_is_not_trusted() {
     let scene = Scene::new("foreign");
-    // A signature that is good in itself, by a key that this keeper does not know.
-    let work = scene.keeper.work().display().to_string();
-    let manifest = scene.manifest.display();
-    scene
-        .keeper
-        .shell(&format!(
-            "minisign -G -W -p {work}/pub -s {work}/sec >/dev/null && \
-             minisign -S -s {work}/sec -m '{manifest}' -x '{manifest}.minisig' >/dev/null"
-        ))
-        .run()
-        .expect_code(0);
+    let signature = format!("{}.minisig", scene.manifest.display());
+    std::fs::write(signature, signed_by_another_key(&scene)).expect("it can be written");
     scene.refused(7, &[]);
 }
 
