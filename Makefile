@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo test lint check test-matrix test-stores test-system deb soak bench bench-local bench-s3 bench-idle
+.PHONY: help demo test lint check test-matrix test-stores test-system deb soak bench bench-local bench-s3 bench-idle bench-guard
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -67,15 +67,17 @@ test-system:
 	@tests/system/image
 
 ## make soak         10,000 histories of writers, prunes, pauses and crashes (SIM_FROM=N begins elsewhere); a year of
-## 1,000 clusters by the clock of the test, within a minute
+## 1,000 clusters by the clock of the test, within a minute; a prune over 100,000 manifests, planned within five seconds
 soak:
 	SIM_SEEDS=$${SIM_SEEDS:-10000} cargo test --lib no_interleaving -- --nocapture
 	YEAR_CLUSTERS=$${YEAR_CLUSTERS:-1000} cargo test --release --lib virtual_year -- --nocapture
+	PLAN_SECONDS=5 cargo test --release --lib hundred_thousand_manifests -- --nocapture
 
 ## make bench        speed and memory beside the stock tools (docs/performance.md), about an hour: bench-local in a
-## directory, then bench-s3 on an S3 server of this machine, near by and 50 ms away, then bench-idle, a daemon at rest
+## directory, then bench-s3 on an S3 server of this machine, near by and 50 ms away, then bench-idle, a daemon at rest,
+## and bench-guard, what the guard adds to a migration
 bench:
-	@status=0; for part in run s3 idle; do tests/bench/$$part || status=1; done; exit $$status
+	@status=0; for part in run s3 idle guard; do tests/bench/$$part || status=1; done; exit $$status
 
 bench-local:
 	@tests/bench/run
@@ -85,3 +87,6 @@ bench-s3:
 
 bench-idle:
 	@tests/bench/idle
+
+bench-guard:
+	@tests/bench/guard
