@@ -19,7 +19,7 @@ use crate::domain::id::EpochId;
 use crate::domain::manifest::{BackupKind, Manifest, Trigger, Versions};
 
 /// Plaintext keys: the protocol is the same, and a history costs no encryption.
-pub(super) fn plaintext_keys() -> Keys {
+pub(crate) fn plaintext_keys() -> Keys {
     Keys {
         writer: Some(WriterKey {
             epoch: EpochId::new(1),

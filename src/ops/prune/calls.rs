@@ -11,21 +11,17 @@ use jiff::Timestamp;
 
 use super::{PruneOptions, run};
 use crate::codec::cut::ChunkParams;
-use crate::codec::hash::ChunkKey;
-use crate::codec::seal::Sealer;
-use crate::codec::sign::SigningKey;
-use crate::codec::writer_key::WriterKey;
 use crate::domain::ambient::Ambient;
 use crate::domain::audit::Actor;
-use crate::domain::id::{ClusterName, EpochId};
+use crate::domain::id::ClusterName;
 use crate::domain::manifest::{BackupKind, PartKind};
 use crate::domain::observer::Silent;
 use crate::domain::retention::RetentionPolicy;
+use crate::repo::Repository;
 use crate::repo::backup::BackupSpec;
 use crate::repo::chunks::PlainChunk;
-use crate::repo::test_support::description;
+use crate::repo::test_support::{description, plaintext_keys};
 use crate::repo::workers::Workers;
-use crate::repo::{Keys, Repository};
 use crate::store::faulty::{Fault, FaultyStore, Op};
 use crate::store::memory::MemoryStore;
 
@@ -75,20 +71,6 @@ async fn backup(repository: &Repository, numbers: std::ops::Range<u32>) {
     backup.commit(description()).await.expect("it is committed");
 }
 
-/// Of a host that may write and delete, in a repository in plaintext.
-pub(super) fn keys() -> Keys {
-    Keys {
-        writer: Some(WriterKey {
-            epoch: EpochId::new(1),
-            chunk_key: ChunkKey::from_bytes([1; 32]),
-            signing: SigningKey::generate(&[2; SigningKey::BYTES]),
-        }),
-        sealer: Some(Sealer::insecure_plaintext(1)),
-        insecure_plaintext: true,
-        ..Keys::default()
-    }
-}
-
 /// What a prune asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Calls {
@@ -101,7 +83,7 @@ struct Calls {
 
 /// Of the prune that removes one backup and the so many chunks that only it has, of a repository that keeps another one.
 async fn calls_to_remove(chunks: u32) -> Calls {
-    let keys = keys();
+    let keys = plaintext_keys();
     let (memory, ambient) = (Arc::new(MemoryStore::new()), Arc::new(World::default()));
     let chunking = ChunkParams::default();
     let made = Repository::create(

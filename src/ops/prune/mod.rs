@@ -229,6 +229,7 @@ mod tests {
     use crate::domain::ambient::Ambient;
     use crate::domain::key::ObjectKey;
     use crate::domain::observer::Silent;
+    use crate::repo::test_support::plaintext_keys;
     use crate::repo::workers::Workers;
     use crate::store::memory::MemoryStore;
     use crate::store::{ObjectMeta, ObjectStore, StoreError};
@@ -280,7 +281,7 @@ mod tests {
     }
 
     async fn pruned(ahead_seconds: i64) -> Result<PruneReport, PruneError> {
-        let keys = calls::keys();
+        let keys = plaintext_keys();
         let store = Arc::new(Elsewhere(MemoryStore::new(), ahead_seconds));
         let (chunking, workers) = (ChunkParams::default(), Workers::Inline);
         let made = Repository::create(store, keys, chunking, workers, Arc::new(World)).await;
